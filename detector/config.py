@@ -1,0 +1,186 @@
+"""The typed schema of the config; the only file of the package that knows OmegaConf.
+
+Hydra composes the yaml files, `from_omegaconf` turns the result into `Config`; below that all is
+plain Python. A `Plug` is a named part with options; the registry checks them against the part's
+constructor, so that a new part needs no edit here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from detector import schema
+from detector.errors import ConfigError
+from detector.schema import Plug, require
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """channels: width of P3 to P7. p6_source: what P6 is made from, "c5" (Lin et al. 2017) or "p5"."""
+
+    channels: int = 256
+    p6_source: Literal["c5", "p5"] = "c5"
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """size: side on a level in units of its stride. scales, ratios (h / w): as in Lin et al. 2017.
+
+    offset: where in its cell an anchor is centred, 0.5 is the middle; torchvision's is 0.
+    """
+
+    size: float = 4.0
+    scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    offset: float = 0.5
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Two towers of `num_convs` 3 x 3 convolutions, shared over levels."""
+
+    channels: int = 256
+    num_convs: int = 4
+    norm: Literal["none", "group"] = "none"
+
+
+@dataclass(frozen=True)
+class CoderConfig:
+    """weights: factors of (dx, dy, dw, dh); 1 is RetinaNet's, SSD's are (10, 10, 5, 5)."""
+
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """From outputs to detections: top-k of each level, threshold, NMS within a class, best of image.
+
+    score_threshold: 0 for scoring, so that no loss is cut off by the level of its scores.
+    """
+
+    score_threshold: float = 0.0
+    topk_per_level: int = 1000
+    nms_iou: float = 0.5
+    detections_per_image: int = 100
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    fpn: FPNConfig = FPNConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    head: HeadConfig = HeadConfig()
+    coder: CoderConfig = CoderConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """Averaged weights, which are what is evaluated. decay: per step, reached after a warm-up."""
+
+    enabled: bool = True
+    decay: float = 0.998
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """num_workers: null takes one less than the processors this process may use, at most 8."""
+
+    num_workers: int | None = None
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and with what to evaluate. every: steps between evaluations; null: only at the end.
+
+    images_per_group: images of one evaluation batch. evaluator: pycocotools is the reference;
+    faster_coco_eval needs the extra `fast-eval`. limit: only the first images by id.
+    """
+
+    every: int | None = None
+    images_per_group: int = 8
+    evaluator: Literal["pycocotools", "faster_coco_eval"] = "pycocotools"
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run. See `configs/train.yaml` for what each key means."""
+
+    loss: Plug
+    box_loss: Plug
+    matcher: Plug
+    backbone: Plug
+    data: Plug
+    augment: Plug
+    optim: Plug
+    schedule: Plug
+    model: ModelConfig = ModelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    loader: LoaderConfig = LoaderConfig()
+    ema: EMAConfig = EMAConfig()
+    seed: int = 0
+    output_dir: str | None = None
+    resume: str | None = None
+    overwrite: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "auto"
+    channels_last: bool = True
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 8
+    micro_batch: int | None = None
+    prior: float | Literal["from_data"] = 0.01
+    clip: float | None = 10.0
+    max_bad_steps: int = 5
+    log_every: int = 20
+    save_every: int | None = 500
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            (self.steps is None) != (self.epochs is None),
+            f"steps: {self.steps} with epochs: {self.epochs} given, exactly one of them is needed",
+        )
+        length = self.steps if self.epochs is None else self.epochs
+        require(length is not None and length > 0, f"steps: {length} given, above 0 is needed")
+        require(self.batch_size > 0, f"batch_size: {self.batch_size} given, at least 1 is needed")
+        if self.prior != "from_data":
+            require(
+                isinstance(self.prior, float) and 0 < self.prior < 1,
+                f"prior: {self.prior} given, above 0 and below 1 or from_data is allowed",
+            )
+        require(self.clip is None or self.clip > 0, f"clip: {self.clip} given, above 0 or null")
+
+
+def from_omegaconf(node: DictConfig) -> tuple[Config, dict[str, Any]]:
+    """The checked config and the same as plain values. Raises ConfigError.
+
+    `_target_` is refused anywhere: nothing in a config is called by path.
+    """
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    values = {str(key): value for key, value in plain.items()}
+    return from_plain(values), values
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """The checked config of plain values, as a checkpoint holds them. Raises ConfigError."""
+    refuse_targets(values)
+    return schema.build(Config, values)
+
+
+def refuse_targets(value: Any, path: str = "") -> None:
+    """Raises ConfigError where a key is `_target_`, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key == "_target_":
+                raise ConfigError(f"{where}: parts are chosen by `name`, `_target_` is refused")
+            refuse_targets(inner, where)
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            refuse_targets(inner, f"{path}[{i}]")

@@ -1,0 +1,42 @@
+"""Errors a user can mend. Each prints as one line and decides the exit code of a tool."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; the message is the whole story, so no traceback is shown."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A wrong command or config: unknown name or key, wrong type or value."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """Invalid data; names file, image id and annotation id. May hold several lines, one a fault."""
+
+    exit_code = 3
+
+
+class DivergedError(UserError):
+    """Training was stopped: loss or gradient were not finite several times in a row."""
+
+    exit_code = 4
+
+
+class Preempted(UserError):
+    """Asked to stop by a signal; everything was saved."""
+
+    exit_code = 75
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A clause such as " (did you mean 'gamma'?)", or nothing where no name is near."""
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""

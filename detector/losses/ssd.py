@@ -1,0 +1,54 @@
+"""SSD's class loss: softmax cross entropy on the positives and the hardest negatives, 3:1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detector.layouts import Softmax
+from detector.losses.base import ClassLoss
+from detector.registry import LOSSES
+from detector.schema import require
+from detector.structures import Matches, Predictions, promote
+
+
+def hardest(losses: Tensor, candidates: Tensor, count: Tensor) -> Tensor:
+    """(N, A) bool: in each image the `count` (N,) candidates (N, A) of highest loss (N, A).
+
+    Fewer where an image has fewer candidates. Of equal losses the first anchor wins, so that the
+    choice is the same on every device.
+    """
+    keys = torch.where(candidates, losses.detach(), -torch.inf)
+    order = keys.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(keys.shape[1], device=keys.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(1, order, places)
+    return candidates & (ranks < count[:, None])
+
+
+@LOSSES.register("ssd")
+class SSDLoss(ClassLoss):
+    """Softmax cross entropy over K + 1 classes with hard negative mining in each image.
+
+    The negatives of highest loss are kept, at most `negatives_per_positive` for each positive; an
+    image without objects therefore has no class loss at all. Positives are counted once, also where
+    the quota is larger than the number of negatives. Liu et al. 2016, "SSD", arXiv 1512.02325,
+    equation 1 and "Hard negative mining" (3:1).
+    """
+
+    layout_class = Softmax
+
+    def __init__(self, num_classes: int, *, negatives_per_positive: float = 3.0) -> None:
+        super().__init__(num_classes)
+        require(
+            negatives_per_positive >= 0,
+            f"negatives_per_positive: {negatives_per_positive} given, at least 0 is needed",
+        )
+        self.negatives_per_positive = negatives_per_positive
+
+    def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        log_p = promote(predictions.logits).log_softmax(-1)
+        index = (matches.labels + 1).clamp(min=0)  # background is class 0, and so is IGNORE here
+        loss = -log_p.gather(-1, index[..., None])[..., 0]
+        quota = self.negatives_per_positive * matches.foreground.sum(1)
+        selected = matches.foreground | hardest(loss, matches.background, quota)
+        return {"class": torch.where(selected, loss, 0)}

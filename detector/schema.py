@@ -1,0 +1,183 @@
+"""Checks plain values (as a config holds them) against annotated signatures and dataclasses.
+
+One mechanism for the whole config: the nodes of `config.py` are dataclasses, the options of a
+plug are the keyword-only arguments of its constructor. Unknown keys name the nearest one, wrong types say
+what is allowed, and every message begins with the key's path.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from detector.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One permitted key: its type, and whether it has to be given."""
+
+    annotation: Any
+    required: bool
+
+
+@dataclass(frozen=True)
+class Plug:
+    """A named part and its options, as the config states it; `registry.py` builds it."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def options_of(constructor: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only arguments of a constructor: what a config may set."""
+    hints = typing.get_type_hints(
+        constructor.__init__ if inspect.isclass(constructor) else constructor
+    )
+    parameters = inspect.signature(constructor).parameters.values()
+    return {
+        p.name: Option(hints.get(p.name, Any), p.default is p.empty)
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY
+    }
+
+
+def coerce_options(
+    options: Mapping[str, Option], values: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """`values` with every value checked. Raises ConfigError on unknown, missing or wrong ones."""
+    for key in values:
+        if key not in options:
+            keys = ", ".join(options) or "none"
+            raise ConfigError(
+                f"{_join(path, key)}: unknown key{did_you_mean(key, options)}; allowed: {keys}"
+            )
+    missing = [key for key, option in options.items() if option.required and key not in values]
+    if missing:
+        raise ConfigError(f"{_join(path, missing[0])}: has to be given")
+    return {
+        key: coerce(value, options[key].annotation, _join(path, key))
+        for key, value in values.items()
+    }
+
+
+def build(cls: type[T], values: Any, path: str = "") -> T:
+    """The dataclass `cls` from a mapping of plain values. Raises ConfigError."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: {values!r} given, keys and values are needed")
+    hints = typing.get_type_hints(cls)
+    options = {
+        field.name: Option(
+            hints[field.name], field.default is MISSING and field.default_factory is MISSING
+        )
+        for field in fields(cls)  # type: ignore[arg-type]
+    }
+    checked = coerce_options(options, values, path)
+    try:
+        return cls(**checked)
+    except ConfigError as error:
+        raise ConfigError(_join(path, str(error))) from None
+
+
+def coerce(value: Any, annotation: Any, path: str) -> Any:
+    """`value` as the type of `annotation`; an int serves as a float. Raises ConfigError."""
+    if value == "???":
+        raise ConfigError(f"{path}: has to be given")
+    if annotation is Any:
+        return value
+    origin = typing.get_origin(annotation)
+    if origin is Union or origin is types.UnionType:
+        return _coerce_union(value, typing.get_args(annotation), path)
+    if origin is Literal:
+        return _one_of(value, typing.get_args(annotation), path)
+    if origin is not None and issubclass(origin, Sequence):
+        return _coerce_sequence(value, typing.get_args(annotation), annotation, path)
+    if annotation is Plug:
+        return _coerce_plug(value, path)
+    if is_dataclass(annotation):
+        return build(typing.cast(type, annotation), value, path)
+    return _coerce_scalar(value, annotation, path)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError(message) unless the condition holds; a message begins with the key."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def describe(annotation: Any) -> str:
+    """A type in a user's words: 'number', 'one of a, b', 'number or null'."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Union or origin is types.UnionType:
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is not None:
+        return f"list of {describe(args[0])}s"
+    words = {int: "integer", float: "number", bool: "true or false", str: "text"}
+    return "null" if annotation is type(None) else words.get(annotation, "keys and values")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _one_of(value: Any, allowed: tuple[Any, ...], path: str) -> Any:
+    if value not in allowed:
+        hint = did_you_mean(str(value), map(str, allowed))
+        raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, allowed))}{hint}")
+    return value
+
+
+def _coerce_union(value: Any, allowed: tuple[Any, ...], path: str) -> Any:
+    if value is None and type(None) in allowed:
+        return None
+    inner = [arg for arg in allowed if arg is not type(None)]
+    if len(inner) == 1 and value is not None:
+        return coerce(value, inner[0], path)
+    for arg in inner:
+        try:
+            return coerce(value, arg, path)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{path}: {value!r} is not {' or '.join(describe(arg) for arg in allowed)}")
+
+
+def _coerce_sequence(
+    value: Any, args: tuple[Any, ...], annotation: Any, path: str
+) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{path}: {value!r} is not a {describe(annotation)}")
+    fixed = typing.get_origin(annotation) is tuple and args[-1] is not Ellipsis
+    if fixed and len(value) != len(args):
+        raise ConfigError(f"{path}: {len(value)} entries given, {len(args)} are needed")
+    return tuple(coerce(entry, args[0], f"{path}[{i}]") for i, entry in enumerate(value))
+
+
+def _coerce_plug(value: Any, path: str) -> Plug:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ConfigError(f"{path}: a part with a `name` is needed, {value!r} given")
+    return Plug(value["name"], {str(k): v for k, v in value.items() if k != "name"})
+
+
+def _coerce_scalar(value: Any, annotation: type, path: str) -> Any:
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    is_mistaken_bool = isinstance(value, bool) and annotation is not bool
+    if is_mistaken_bool or not isinstance(value, annotation):
+        raise ConfigError(f"{path}: {value!r} is not {_article(describe(annotation))}")
+    if annotation is float and value != value:
+        raise ConfigError(f"{path}: nan is not a number one can use")
+    return value
+
+
+def _article(words: str) -> str:
+    if words in ("true or false", "text"):
+        return words
+    return ("an " if words[0] in "aeiou" else "a ") + words

@@ -1,0 +1,165 @@
+"""The data that flows between the parts, and the letters that name their shapes.
+
+N  images of a micro-batch
+A  anchors of an image over all levels
+M  objects of an image, padded to the largest count of the batch
+K  classes
+D  outputs per anchor of the class head (`Layout.num_outputs`)
+S  detections of one image
+
+Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive. Sizes and scales are (height, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+BACKGROUND = -1
+"""Label of an anchor without an object, and of the padding in `Targets`."""
+
+IGNORE = -2
+"""Label of an anchor that must not change any result."""
+
+T = TypeVar("T")
+
+
+def to_device(data: T, device: torch.device) -> T:
+    """A copy of a dataclass of tensors on `device`; other fields are kept as they are."""
+    moved = {
+        field.name: value.to(device, non_blocking=True)
+        for field in fields(data)  # type: ignore[arg-type]
+        if isinstance(value := getattr(data, field.name), Tensor)
+    }
+    return replace(data, **moved)  # type: ignore[type-var]
+
+
+def promote(x: Tensor) -> Tensor:
+    """`x` in float32 where it is of half precision; float32 and float64 are kept."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Coder(Protocol):
+    """Turns boxes into regression targets relative to anchors, and back."""
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor: ...
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as the model takes them, padded right and bottom to a multiple of 32.
+
+    images: (N, 3, H, W) uint8 RGB, not normalised (the model does that, then zeroes the padding).
+    sizes: (N, 2) int64, height and width of the part that is not padding.
+    scales: (N, 2) float32, size in `images` divided by size in the file, per axis.
+    image_ids: the N ids of the data set.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    scales: Tensor
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of the images of a `Batch`, in the pixels of that batch.
+
+    boxes: (N, M, 4) float32. labels: (N, M) int64 in [0, K), BACKGROUND where padded.
+    crowd: (N, M) bool; a crowd is never a positive, anchors on it are neutral.
+    image_sizes: (N, 2) int64, as `Batch.sizes`. keys: (N,) int64 seeds of the images' random draws.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    image_sizes: Tensor
+    image_ids: tuple[int, ...]
+    keys: Tensor
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """The anchors of one image: every image of a batch has the same.
+
+    boxes: (A, 4) float32. strides: (A,) float32, pixels between the cells of the anchor's level.
+    level_sizes: anchors on each level, finest level first; they sum to A.
+    """
+
+    boxes: Tensor
+    strides: Tensor
+    level_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says, in training and in evaluation alike.
+
+    logits: (N, A, D), read by the `Layout`. deltas: (N, A, 4), read by `coder`.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Anchors
+    coder: Coder
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """(N, A, 4) decoded boxes in float32 or better, differentiable, computed on first use."""
+        return self.coder.decode(promote(self.deltas), self.anchors.boxes)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What each anchor shall say.
+
+    labels: (N, A) int64, a class, BACKGROUND or IGNORE.
+    boxes: (N, A, 4), the object's box; where an anchor has none, the anchor itself, so that all
+        arithmetic stays finite.
+    objects: (N, A) int64, index into M of the anchor's object; -1 where it has none.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    objects: Tensor
+    anchors: Anchors
+    targets: Targets
+
+    @cached_property
+    def foreground(self) -> Tensor:
+        """(N, A) bool: the anchor has an object."""
+        return self.labels >= 0
+
+    @cached_property
+    def background(self) -> Tensor:
+        """(N, A) bool: the anchor has none."""
+        return self.labels == BACKGROUND
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """(N, A) bool: the anchor counts."""
+        return self.labels != IGNORE
+
+    def one_hot(self, num_classes: int) -> Tensor:
+        """(N, A, K) bool, true at the class of a foreground anchor and nowhere else."""
+        classes = torch.arange(num_classes, device=self.labels.device)
+        return self.labels[..., None] == classes
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, sorted by falling score.
+
+    boxes: (S, 4) in pixels of the original file. scores: (S,) probabilities.
+    labels: (S,) int64 in [0, K).
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
