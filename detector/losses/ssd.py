@@ -7,22 +7,10 @@ from torch import Tensor
 
 from detector.layouts import Softmax
 from detector.losses.base import ClassLoss
+from detector.losses.mining import hardest
 from detector.registry import LOSSES
 from detector.schema import require
 from detector.structures import Matches, Predictions, promote
-
-
-def hardest(losses: Tensor, candidates: Tensor, count: Tensor) -> Tensor:
-    """(N, A) bool: in each image the `count` (N,) candidates (N, A) of highest loss (N, A).
-
-    Fewer where an image has fewer candidates. Of equal losses the first anchor wins, so that the
-    choice is the same on every device.
-    """
-    keys = torch.where(candidates, losses.detach(), -torch.inf)
-    order = keys.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(keys.shape[1], device=keys.device).expand_as(order)
-    ranks = torch.empty_like(order).scatter_(1, order, places)
-    return candidates & (ranks < count[:, None])
 
 
 @LOSSES.register("ssd")
@@ -49,6 +37,6 @@ class SSDLoss(ClassLoss):
         log_p = promote(predictions.logits).log_softmax(-1)
         index = (matches.labels + 1).clamp(min=0)  # background is class 0, and so is IGNORE here
         loss = -log_p.gather(-1, index[..., None])[..., 0]
-        quota = self.negatives_per_positive * matches.foreground.sum(1)
+        quota = (self.negatives_per_positive * matches.foreground.sum(1)).floor()
         selected = matches.foreground | hardest(loss, matches.background, quota)
         return {"class": torch.where(selected, loss, 0)}

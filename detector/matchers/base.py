@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from detector.boxes import coverage, iou
+from detector.schema import require
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
 
 
@@ -42,34 +44,75 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """How much overlap makes an anchor positive, background or neutral.
+
+    Positive from `foreground_iou`, background below `background_iou`, neutral between.
+    force: what an anchor does that some object overlaps more than any other anchor, but too little:
+    "object" gives it to that object, so that none goes without (mmdetection); "anchor" makes it
+    positive for the object it overlaps most itself (torchvision, detectron2); "none" leaves it.
+    An object with IoU 0 forces nothing.
+    crowd_coverage: anchors of which this share lies in a crowd are neutral unless positive.
+
+    Raises ConfigError for a value outside its range.
+    """
+
+    foreground_iou: float
+    background_iou: float
+    force: Literal["object", "anchor", "none"]
+    crowd_coverage: float
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.foreground_iou <= 1,
+            f"foreground_iou: {self.foreground_iou} given, above 0 and at most 1 is allowed",
+        )
+        require(
+            0 <= self.background_iou <= self.foreground_iou,
+            f"background_iou: {self.background_iou} given, 0 to foreground_iou = "
+            f"{self.foreground_iou} is allowed",
+        )
+        require(
+            self.crowd_coverage > 0,
+            f"crowd_coverage: {self.crowd_coverage} given, above 0 is needed",
+        )
+
+
+def match_images(anchors: Anchors, targets: Targets, thresholds: Thresholds) -> Matches:
+    """`Matches` of every image by the IoU of anchors and objects."""
+    num_images, num_objects = targets.labels.shape
+    if num_objects == 0:
+        shape = (num_images, len(anchors.boxes))
+        objects = torch.full(shape, BACKGROUND, device=anchors.boxes.device)
+        return matches_from_objects(objects, anchors, targets)
+    is_object = (targets.labels != BACKGROUND) & ~targets.crowd
+    objects = [
+        threshold_match(anchors.boxes, targets.boxes[i], is_object[i], targets.crowd[i], thresholds)
+        for i in range(num_images)
+    ]
+    return matches_from_objects(torch.stack(objects), anchors, targets)
+
+
 def threshold_match(
-    anchors: Tensor,
-    boxes: Tensor,
-    is_object: Tensor,
-    crowd: Tensor,
-    *,
-    foreground_iou: float,
-    background_iou: float,
-    force: str,
-    crowd_coverage: float,
+    anchors: Tensor, boxes: Tensor, is_object: Tensor, crowd: Tensor, thresholds: Thresholds
 ) -> Tensor:
     """(A,) index into M, BACKGROUND or IGNORE for the anchors (A, 4) of one image.
 
     boxes (M, 4); is_object (M,) bool: may be a positive; crowd (M,) bool. An anchor takes the
-    object it overlaps most: positive at `foreground_iou` or more, background below
-    `background_iou`, neutral between. `force` gives each object its best anchor too (`RetinaNetMatcher`). Anchors of which at
-    least `crowd_coverage` lies in a crowd are neutral unless positive.
+    object it overlaps most.
     """
     overlaps = torch.where(is_object, iou(anchors[:, None], boxes), -1.0)
     best, index = overlaps.max(1)
-    result = torch.where(best >= background_iou, IGNORE, BACKGROUND)
-    if force != "none":
+    result = torch.where(best >= thresholds.background_iou, IGNORE, BACKGROUND)
+    if thresholds.force != "none":
         # An object that no anchor touches would otherwise claim every anchor it does not touch.
         record = overlaps.amax(0)
         forced = (overlaps == record) & (record > 0)
-        chosen = torch.where(forced, overlaps, -1.0).argmax(1) if force == "object" else index
-        index = torch.where(forced.any(1), chosen, index)
+        if thresholds.force == "object":
+            chosen = torch.where(forced, overlaps, -1.0).argmax(1)
+            index = torch.where(forced.any(1), chosen, index)
         result = torch.where(forced.any(1), index, result)
-    result = torch.where(best >= foreground_iou, index, result)
+    result = torch.where(best >= thresholds.foreground_iou, index, result)
     in_crowd = torch.where(crowd, coverage(anchors[:, None], boxes), 0.0).amax(1)
-    return torch.where((result < 0) & (in_crowd >= crowd_coverage), IGNORE, result)
+    return torch.where((result < 0) & (in_crowd >= thresholds.crowd_coverage), IGNORE, result)

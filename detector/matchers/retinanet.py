@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
-from detector.matchers.base import Matcher, matches_from_objects, threshold_match
+from detector.matchers.base import Matcher, Thresholds, match_images
 from detector.registry import MATCHERS
-from detector.schema import require
-from detector.structures import BACKGROUND, Anchors, Matches, Predictions, Targets
+from detector.structures import Anchors, Matches, Predictions, Targets
 
 
 @MATCHERS.register("retinanet")
 class RetinaNetMatcher(Matcher):
-    """Positive from `foreground_iou`, background below `background_iou`, neutral between.
+    """Positive from IoU 0.5, background below 0.4, neutral between; options as in `Thresholds`.
 
-    force: what an anchor does that some object overlaps more than any other anchor, but too little:
-    "object" gives it to that object, so that none goes without (mmdetection); "anchor" makes it
-    positive for the object it overlaps most itself (torchvision, detectron2); "none" leaves it
-    (Lin et al. 2017, arXiv 1708.02002, section 4). An object with IoU 0 forces nothing.
-
-    Raises ConfigError where background_iou > foreground_iou or either leaves [0, 1].
+    Lin et al. 2017, arXiv 1708.02002, section 4. Whether an object without a good anchor gets its
+    best one is not said there; the authors' code (Detectron) does so, and so does the default.
     """
 
     def __init__(
@@ -32,40 +25,9 @@ class RetinaNetMatcher(Matcher):
         force: Literal["object", "anchor", "none"] = "object",
         crowd_coverage: float = 0.5,
     ) -> None:
-        require(
-            0 < foreground_iou <= 1, f"foreground_iou: {foreground_iou} given, (0, 1] is allowed"
-        )
-        require(
-            0 <= background_iou <= foreground_iou,
-            f"background_iou: {background_iou} given, 0 to {foreground_iou} is allowed",
-        )
-        require(crowd_coverage > 0, f"crowd_coverage: {crowd_coverage} given, above 0 is needed")
-        self.options = {
-            "foreground_iou": foreground_iou,
-            "background_iou": background_iou,
-            "force": force,
-            "crowd_coverage": crowd_coverage,
-        }
+        self.thresholds = Thresholds(foreground_iou, background_iou, force, crowd_coverage)
 
     def __call__(
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
-        num_images, num_objects = targets.labels.shape
-        shape = (num_images, len(anchors.boxes))
-        if num_objects == 0:
-            objects = torch.full(shape, BACKGROUND, device=anchors.boxes.device)
-            return matches_from_objects(objects, anchors, targets)
-        present = targets.labels != BACKGROUND
-        objects = torch.stack(
-            [
-                threshold_match(
-                    anchors.boxes,
-                    targets.boxes[i],
-                    present[i] & ~targets.crowd[i],
-                    targets.crowd[i],
-                    **self.options,
-                )
-                for i in range(num_images)
-            ]
-        )
-        return matches_from_objects(objects, anchors, targets)
+        return match_images(anchors, targets, self.thresholds)

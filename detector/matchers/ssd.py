@@ -1,0 +1,24 @@
+"""The matcher of SSD: one IoU threshold, no neutral band, no object without an anchor."""
+
+from __future__ import annotations
+
+from detector.matchers.base import Matcher, Thresholds, match_images
+from detector.registry import MATCHERS
+from detector.structures import Anchors, Matches, Predictions, Targets
+
+
+@MATCHERS.register("ssd")
+class SSDMatcher(Matcher):
+    """Positive from `foreground_iou`, else background; each object's best anchor is given to it.
+
+    Liu et al. 2016, "SSD", arXiv 1512.02325, "Matching strategy", for RetinaNet's anchors. Only
+    crowds make an anchor neutral, as in `Thresholds`.
+    """
+
+    def __init__(self, *, foreground_iou: float = 0.5, crowd_coverage: float = 0.5) -> None:
+        self.thresholds = Thresholds(foreground_iou, foreground_iou, "object", crowd_coverage)
+
+    def __call__(
+        self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
+    ) -> Matches:
+        return match_images(anchors, targets, self.thresholds)
