@@ -7,6 +7,7 @@ constructor, so that a new part needs no edit here.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,6 +92,13 @@ class LoaderConfig:
     num_workers: int | None = None
     timeout: float = 300.0
 
+    @property
+    def workers(self) -> int:
+        """Loader processes of this process."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(8, max(0, len(os.sched_getaffinity(0)) - 1))
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -171,6 +179,11 @@ def from_plain(values: dict[str, Any]) -> Config:
     """The checked config of plain values, as a checkpoint holds them. Raises ConfigError."""
     refuse_targets(values)
     return schema.build(Config, values)
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """The text of config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 def refuse_targets(value: Any, path: str = "") -> None:

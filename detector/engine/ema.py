@@ -1,0 +1,42 @@
+"""Averaged weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from detector.config import EMAConfig
+
+
+class EMA:
+    """An exponential moving average of a model's weights; its buffers are copied.
+
+    The decay rises as (1 + t) / (10 + t) to its value, so that a short run is not an average with
+    its random start (TensorFlow's `ExponentialMovingAverage`).
+    """
+
+    def __init__(self, model: nn.Module, config: EMAConfig) -> None:
+        self._limit = config.decay
+        self._decay = 0.0
+        self._averaged = AveragedModel(model, multi_avg_fn=self._average)
+        self._averaged.requires_grad_(False)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with averaged weights."""
+        return self._averaged.module
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after optimizer step `step` (0, 1, ...)."""
+        self._decay = min(self._limit, (1 + step) / (10 + step))
+        self._averaged.update_parameters(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._averaged.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._averaged.load_state_dict(state)
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - self._decay)

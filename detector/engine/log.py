@@ -1,0 +1,124 @@
+"""What a run says: a bar on a terminal, plain lines elsewhere, JSON lines and TensorBoard on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from detector.engine.run_folder import RunFolder
+
+
+class Log:
+    """Writes for the main process; the others get `Silent`."""
+
+    def __init__(self, folder: RunFolder, num_steps: int, start_step: int, tensorboard: bool) -> None:
+        self._folder = folder
+        self._num_steps = num_steps
+        _keep_lines(folder.log, start_step)
+        _keep_lines(folder.evaluations, start_step)
+        self._last = (time.perf_counter(), start_step)
+        self._bar = _bar(num_steps, start_step) if sys.stderr.isatty() else None
+        self._writer = _summary_writer(folder.tensorboard, start_step) if tensorboard else None
+
+    def say(self, text: str) -> None:
+        """A line for the reader."""
+        tqdm.write(text) if self._bar is not None else print(text, flush=True)
+
+    def restart_clock(self, step: int) -> None:
+        """What was done until now, such as an evaluation, does not count as training time."""
+        self._last = (time.perf_counter(), step)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def step(self, step: int, values: dict[str, float], batch_size: int) -> None:
+        """The facts of the step just done, the `step`-th (1, 2, ...)."""
+        now = time.perf_counter()
+        seconds = (now - self._last[0]) / max(1, step - self._last[1])
+        self._last = (now, step)
+        line = {"step": step, **values, "images_per_second": batch_size / seconds}
+        _append(self._folder.log, line)
+        self._scalars(step, {f"train/{key}": value for key, value in line.items() if key != "step"})
+        text = _terms(line)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            eta = time.strftime("%H:%M:%S", time.gmtime(seconds * (self._num_steps - step)))
+            print(f"step {step}/{self._num_steps}  {text}  eta {eta}", flush=True)
+
+    def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
+        """The metrics of an evaluation after `step` steps."""
+        _append(self._folder.evaluations, {"step": step, **metrics})
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
+        per_class = {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
+        self._scalars(step, {f"val/{key}": value for key, value in (numbers | per_class).items()})
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, step)
+
+
+def _terms(line: dict[str, float]) -> str:
+    losses = [f"{k.removeprefix('loss_')} {v:.4g}" for k, v in line.items() if k.startswith("loss")]
+    rest = f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  {line['images_per_second']:.1f} img/s"
+    return "  ".join([*losses, rest])
+
+
+def _bar(num_steps: int, start_step: int) -> tqdm[Any]:
+    return tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+
+def _summary_writer(folder: Path, start_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+
+    return SummaryWriter(str(folder), purge_step=start_step or None)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _keep_lines(path: Path, step: int) -> None:
+    """Drops lines of steps that a resumed run will make again, and a line cut off by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["step"] <= step:
+            kept.append(text + "\n")
+    path.write_text("".join(kept))
+
+
+class Silent:
+    """The log of a process that is not the main one."""
+
+    def say(self, text: str) -> None: ...
+
+    def restart_clock(self, step: int) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def step(self, step: int, values: dict[str, float], batch_size: int) -> None: ...
+
+    def evaluation(self, step: int, metrics: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...

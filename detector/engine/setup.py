@@ -1,0 +1,214 @@
+"""From a config to the parts of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detector.box_losses import BoxLoss
+from detector.config import Config
+from detector.data.loader import evaluation_batches
+from detector.data.readers.base import Dataset
+from detector.distributed import World
+from detector.engine.ema import EMA
+from detector.engine.precision import Precision, choose
+from detector.engine.schedules import Schedule
+from detector.errors import ConfigError, DataError
+from detector.layouts import Layout
+from detector.losses.base import ClassLoss
+from detector.matchers.base import Matcher
+from detector.data.transforms import Augmentation
+from detector.models.anchors import AnchorGenerator
+from detector.models.detector import Detector, build_detector
+from detector.registry import (
+    AUGMENTATIONS,
+    BOX_LOSSES,
+    DATASETS,
+    LOSSES,
+    MATCHERS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
+
+PRIOR_IMAGES = 500
+"""Images from which `prior=from_data` is estimated."""
+
+
+@dataclass
+class State:
+    """Everything that changes while training: exactly what a checkpoint saves.
+
+    No random state, no scheduler, no loader: draws are keyed by (seed, epoch, image), rates are
+    functions of the step.
+    """
+
+    model: Detector
+    ema: EMA | None
+    loss: ClassLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # type: ignore[name-defined]
+    step: int = 0
+    best_metric: float = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors."""
+        return {
+            "step": self.step,
+            "best_metric": self.best_metric,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to a saved state, to the bit."""
+        self.step = state["step"]
+        self.best_metric = state["best_metric"]
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model that is scored: averaged weights where there are any."""
+        return self.model if self.ema is None else self.ema.model
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The fixed parts of a run."""
+
+    config: Config
+    plain: dict[str, Any]
+    world: World
+    precision: Precision
+    train_set: Dataset
+    val_set: Dataset
+    augment: Augmentation
+    matcher: Matcher
+    box_loss: BoxLoss
+    learning_rate: float
+    schedule: Schedule
+    num_steps: int
+    micro_batch: int
+    """Images that one device holds at a time; `accumulation` of them make its share of a step."""
+    accumulation: int
+
+
+def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, State]:
+    """All parts of a run. Raises ConfigError or DataError before anything is trained."""
+    micro_batch, accumulation = split_batch(config, world.size)
+    precision = choose(config.precision, world.device)
+    reader = DATASETS.build(config.data)
+    train_set, val_set = reader.read("train"), reader.read("val")
+    require_same_classes(train_set, val_set)
+    augment = AUGMENTATIONS.build(config.augment)
+    matcher = MATCHERS.build(config.matcher)
+    loss = LOSSES.build(config.loss, len(train_set.annotations.classes)).to(world.device)
+    prior = config.prior
+    if prior == "from_data":
+        prior = estimate_prior(train_set, augment, AnchorGenerator(config.model.anchors), matcher, loss)
+    torch.manual_seed(config.seed)
+    model = build_detector(config.backbone, config.model, loss.layout, prior)
+    model = prepare(model, config, world, precision)
+    optimizer = OPTIMIZERS.build(config.optim)
+    setup = Setup(
+        config=config,
+        plain={**plain, "prior": prior},
+        world=world,
+        precision=precision,
+        train_set=train_set,
+        val_set=val_set,
+        augment=augment,
+        matcher=matcher,
+        box_loss=BOX_LOSSES.build(config.box_loss).to(world.device),
+        learning_rate=optimizer.lr,
+        schedule=SCHEDULES.build(config.schedule),
+        num_steps=count_steps(config, len(train_set)),
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+    )
+    state = State(
+        model=model,
+        ema=EMA(model, config.ema) if config.ema.enabled else None,
+        loss=loss,
+        optimizer=optimizer.build(model),
+        scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
+    )
+    return setup, state
+
+
+def prepare(model: Detector, config: Config, world: World, precision: Precision) -> Detector:
+    """The model on its device, in its number format and memory layout."""
+    model = model.to(world.device, precision.parameter_dtype)
+    return model.to(memory_format=torch.channels_last) if config.channels_last else model  # type: ignore[call-overload]
+
+
+def split_batch(config: Config, world_size: int) -> tuple[int, int]:
+    """(images a device holds at a time, times it does so in a step). Raises ConfigError."""
+    if config.batch_size % world_size:
+        raise ConfigError(
+            f"batch_size: {config.batch_size} given, a multiple of the {world_size} processes is needed"
+        )
+    share = config.batch_size // world_size
+    micro_batch = config.micro_batch or share
+    if share % micro_batch:
+        raise ConfigError(
+            f"micro_batch: {micro_batch} given, a divisor of {share} "
+            f"(batch_size {config.batch_size} / {world_size} processes) is needed"
+        )
+    return micro_batch, share // micro_batch
+
+
+def count_steps(config: Config, num_images: int) -> int:
+    """Optimizer steps of the run: as given, or those that see each image `epochs` times."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return max(1, math.ceil(config.epochs * num_images / config.batch_size))
+
+
+def require_same_classes(train_set: Dataset, val_set: Dataset) -> None:
+    """Raises DataError where the two splits do not have the same classes under the same ids."""
+    train, val = train_set.annotations, val_set.annotations
+    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
+        raise DataError(
+            f"{val_set.name}: classes {list(val.classes)} (ids {list(val.category_ids)}), but "
+            f"{train_set.name} has {list(train.classes)} (ids {list(train.category_ids)})"
+        )
+
+
+def estimate_prior(
+    dataset: Dataset, augment: Augmentation, anchors: AnchorGenerator, matcher: Matcher, loss: ClassLoss
+) -> float:
+    """The share of positives among the outputs that `layout.foreground` speaks of.
+
+    Positives / (anchors that count x outputs): the bias at which the first predictions are right on
+    average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868. Raises DataError
+    where no anchor has an object.
+    """
+    layout = loss.layout
+    outputs = layout.foreground(layout.initial_bias(0.5)).shape[-1]
+    positives = total = 0
+    batches = evaluation_batches(dataset, augment, images_per_group=8, limit=PRIOR_IMAGES)
+    for batch, targets in batches:
+        matches = matcher(anchors.for_image(batch.images.shape[-2:]), targets, None)
+        positives += int(matches.foreground.sum())
+        total += int(matches.valid.sum()) * outputs
+    if positives == 0:
+        raise DataError("prior: from_data given, but no anchor has an object; give a number")
+    return positives / total
+
+
+def count_objects(labels: Tensor, crowd: Tensor) -> Tensor:
+    """() objects that a matcher may serve."""
+    return ((labels >= 0) & ~crowd).sum()

@@ -1,0 +1,265 @@
+"""The training page: one optimizer step from top to bottom, without hooks."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import detector
+from detector import distributed
+from detector.config import Config, to_yaml
+from detector.data.loader import train_batches
+from detector.distributed import World
+from detector.engine import checkpoint
+from detector.engine.evaluate import evaluate, report
+from detector.engine.log import Log, Silent
+from detector.engine.precision import processor_name
+from detector.engine.run_folder import RunFolder, open_folder
+from detector.engine.setup import Setup, State, build, count_objects
+from detector.engine.signals import StopRequest
+from detector.errors import DataError, DivergedError, Preempted, UserError
+from detector.losses.base import ClassLoss
+from detector.startup import check_versions
+from detector.structures import Matches, Predictions, Targets, to_device
+
+
+def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> dict[str, Any]:
+    """Trains from `state.step` to the end of the run; the metrics of the last evaluation.
+
+    Raises DivergedError after `max_bad_steps` steps in a row whose loss or gradient is not finite,
+    Preempted after a signal asked for an end; `last.pt` is saved first in the second case.
+    """
+    config, world, precision = setup.config, setup.world, setup.precision
+    model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
+    wrapped = world.wrap(model).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    stop = StopRequest()
+    bad_steps = 0
+    metrics: dict[str, Any] = {}
+    batches = iter(
+        train_batches(
+            setup.train_set,
+            setup.augment,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            micro_batch=setup.micro_batch,
+            rank=world.rank,
+            world_size=world.size,
+            start_step=state.step,
+            stop_step=setup.num_steps,
+            num_workers=config.loader.workers,
+            timeout=config.loader.timeout,
+            pin_memory=world.device.type == "cuda",
+        )
+    )
+    while state.step < setup.num_steps:
+        rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        # Match first: the normaliser is that of the whole step, over ranks and micro-batches.
+        micro = [next(batches) for _ in range(setup.accumulation)]
+        micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
+        early = [
+            None
+            if setup.matcher.uses_predictions
+            else setup.matcher(model.anchors_for(batch), targets, None)
+            for batch, targets in micro
+        ]
+        divisors = step_divisors(setup, loss, early, [targets for _, targets in micro])
+
+        totals: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
+        for i, (batch, targets) in enumerate(micro):
+            is_last = i + 1 == len(micro)
+            with nullcontext() if is_last or world.size == 1 else wrapped.no_sync():  # type: ignore[operator]
+                with precision.autocast(world.device):
+                    predictions: Predictions = wrapped(batch)
+                matches = early[i] or setup.matcher(predictions.anchors, targets, predictions)
+                terms = weighted_terms(setup, loss, predictions, matches, divisors)
+                scaler.scale(torch.stack([*terms.values()]).sum()).backward()
+            add(totals, {name: term.detach() for name, term in terms.items()})
+            add(statistics, loss.statistics(predictions, matches))
+
+        # Guard: one small read tells every rank the same, so all step or none does.
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
+        facts = torch.stack([*totals.values(), norm.new_tensor(float(stop.requested))])
+        facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
+        values = {"loss": sum(facts[:-1]), **dict(zip(totals, facts[:-1], strict=True))}
+        is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
+        if is_finite:
+            scaler.step(optimizer)
+            loss.update({name: world.sum(value) for name, value in statistics.items()})
+        scaler.update()
+        optimizer.zero_grad()
+        if is_finite and state.ema is not None:
+            state.ema.update(model, state.step)
+        bad_steps = 0 if is_finite or scaler.get_scale() > 1 else bad_steps + 1
+        state.step += 1
+        if not is_finite:
+            log.say(f"step {state.step}: loss {values['loss']}, gradient {float(norm)}: step skipped")
+            if bad_steps >= config.max_bad_steps:
+                ids = [i for batch, _ in micro for i in batch.image_ids]
+                raise DivergedError(
+                    f"step {state.step}: loss or gradient not finite {bad_steps} times in a row; "
+                    f"the last images were {ids}; a smaller optim.lr or clip, or a longer warm-up"
+                )
+
+        log.advance()
+        is_end, wants_stop = state.step == setup.num_steps, facts[-1] > 0
+        if state.step % config.log_every == 0 or is_end:
+            values |= {"lr": rate, "grad_norm": float(norm)}
+            log.step(state.step, values, config.batch_size)
+        if is_end or (config.evaluation.every and state.step % config.evaluation.every == 0):
+            metrics = evaluate(setup, state, folder if is_end else None)
+            log.evaluation(state.step, metrics)
+            if metrics["AP"] > state.best_metric:
+                state.best_metric = metrics["AP"]
+                save(setup, state, folder.best)
+            wrapped.train()
+            log.restart_clock(state.step)
+        if is_end or wants_stop or (config.save_every and state.step % config.save_every == 0):
+            save(setup, state, folder.last)
+        if wants_stop and not is_end:
+            raise Preempted(f"stopped by a signal after step {state.step}; {folder.last} is saved")
+    return metrics
+
+
+def step_divisors(
+    setup: Setup, loss: ClassLoss, matches: list[Matches | None], targets: list[Targets]
+) -> dict[str, Tensor]:
+    """What the sums of the class and of the box terms are divided by on this rank.
+
+    max(1, positives of the whole step) / world size: gradients are averaged over ranks, so the
+    result is the step's sum over the step's count, however the step is split. A matcher that needs
+    predictions has no matches yet: then the objects of the step are counted.
+    """
+    counts = [
+        count_objects(t.labels, t.crowd) if m is None else m.foreground.sum()
+        for m, t in zip(matches, targets, strict=True)
+    ]
+    positives = setup.world.sum(torch.stack(counts).sum().double())
+    images = torch.full_like(positives, setup.config.batch_size)
+    by_name = {"positives": positives.clamp(min=1), "images": images}
+    divisors = {"class": by_name[loss.normalizer], "box": by_name["positives"]}
+    return {kind: divisor / setup.world.size for kind, divisor in divisors.items()}
+
+
+def weighted_terms(
+    setup: Setup,
+    loss: ClassLoss,
+    predictions: Predictions,
+    matches: Matches,
+    divisors: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """() tensors by name: each term summed, times its weight, over its divisor."""
+    config = setup.config
+    parts = {"class": (loss, config.loss), "box": (setup.box_loss, config.box_loss)}
+    return {
+        f"loss_{name}": plug.weight * term.sum() / divisors[kind].to(term.dtype)
+        for kind, (part, plug) in parts.items()
+        for name, term in part(predictions, matches).items()
+    }
+
+
+def add(totals: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Adds `values` to `totals`, name by name."""
+    for name, value in values.items():
+        totals[name] = totals[name] + value if name in totals else value
+
+
+def save(setup: Setup, state: State, path: Path) -> None:
+    """Writes a checkpoint, on the main process only."""
+    if not setup.world.is_main:
+        return
+    annotations = setup.train_set.annotations
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "detector_version": detector.__version__,
+        "torch_version": torch.__version__,
+        "config": setup.plain,
+        "classes": list(annotations.classes),
+        "category_ids": [int(i) for i in annotations.category_ids],
+        "fingerprint": annotations.fingerprint,
+        "evaluator": setup.config.evaluation.evaluator,
+    }
+    checkpoint.save(path, facts | state.state_dict())
+
+
+def run(config: Config, plain: dict[str, Any]) -> None:
+    """Everything `tools/train.py` does. Raises UserError for all that a user can mend."""
+    check_versions()
+    world = distributed.start(config.device)
+    try:
+        _run(config, plain, world)
+    finally:
+        distributed.stop()
+
+
+def _run(config: Config, plain: dict[str, Any], world: World) -> None:
+    began = time.perf_counter()
+    folder, resumed = open_folder(config, plain, world)
+    setup, state = build(config, plain, world)
+    if resumed is not None:
+        require_same_data(setup, resumed)
+        state.load_state_dict(resumed)
+    if world.is_main:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(to_yaml(setup.plain))
+        folder.write_status("running", step=state.step)
+        log: Log | Silent = Log(folder, setup.num_steps, state.step, config.tensorboard)
+    else:
+        log = Silent()
+    introduce(setup, state, folder, log)
+    try:
+        metrics = train(setup, state, folder, log)
+    except BaseException as error:
+        if world.is_main:
+            _write_failure(folder, state, error)
+        raise
+    finally:
+        log.close()
+    if world.is_main:
+        folder.write_status("done", step=state.step, exit_code=0)
+        report(metrics, folder)
+        seconds = time.perf_counter() - began
+        print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")
+
+
+def require_same_data(setup: Setup, resumed: dict[str, Any]) -> None:
+    """Raises DataError where a checkpoint was trained on other annotations."""
+    if resumed["fingerprint"] != setup.train_set.annotations.fingerprint:
+        raise DataError(f"resume: {setup.train_set.name} is not the data the checkpoint was made with")
+
+
+def introduce(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> None:
+    """Says what is about to be trained, on what, and where it will lie."""
+    config, world = setup.config, setup.world
+    log.say(f"run folder: {folder.path}")
+    for split, dataset in (("train", setup.train_set), ("val", setup.val_set)):
+        for line in dataset.annotations.summary():
+            log.say(f"{split}: {line}")
+    log.say(
+        f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); a step is "
+        f"{config.batch_size} images, {setup.micro_batch} at a time on a device"
+    )
+    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    log.say(
+        f"loss {config.loss.name}, box loss {config.box_loss.name}, prior {setup.plain['prior']:.4g}, "
+        f"{parameters / 1e6:.2f} M parameters, steps {state.step} to {setup.num_steps}"
+    )
+
+
+def _write_failure(folder: RunFolder, state: State, error: BaseException) -> None:
+    names = {DivergedError: "diverged", Preempted: "preempted"}
+    code = error.exit_code if isinstance(error, UserError) else 1
+    folder.write_status(
+        names.get(type(error), "failed"), step=state.step, exit_code=code, message=str(error)
+    )
