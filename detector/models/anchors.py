@@ -1,0 +1,80 @@
+"""Anchors: boxes of fixed shapes, centred on the cells of each level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detector.config import AnchorConfig
+from detector.schema import require
+from detector.structures import Anchors
+
+MAX_CACHED = 32
+"""Feature sizes whose anchors are kept; training on many image shapes must not fill the memory."""
+
+
+class AnchorGenerator:
+    """Makes the anchors of an image from the sizes of its feature maps.
+
+    strides: pixels between the cells of each level, finest first. They are fixed, whatever the
+    image's size. Nothing is rounded to whole pixels.
+    """
+
+    def __init__(self, config: AnchorConfig, strides: Sequence[int] = (8, 16, 32, 64, 128)) -> None:
+        for key in ("scales", "ratios"):
+            values: tuple[float, ...] = getattr(config, key)
+            is_fit = len(values) > 0 and min(values) > 0
+            require(is_fit, f"model.anchors.{key}: {list(values)} given, numbers above 0 needed")
+        require(config.size > 0, f"model.anchors.size: {config.size} given, above 0 is needed")
+        self.config = config
+        self.strides = tuple(strides)
+        self._cache: dict[tuple[tuple[tuple[int, int], ...], torch.device], Anchors] = {}
+
+    @property
+    def num_per_cell(self) -> int:
+        """Anchors of one cell."""
+        return len(self.config.scales) * len(self.config.ratios)
+
+    def __call__(self, feature_sizes: Sequence[tuple[int, int]], device: torch.device) -> Anchors:
+        """The anchors of maps of (height, width) cells, one per stride, in float32.
+
+        Order: levels from the finest; in a level cells row by row; in a cell scales, and within a
+        scale ratios. The same object comes back for the same sizes and device.
+        """
+        key = (tuple((int(h), int(w)) for h, w in feature_sizes), torch.device(device))
+        if key not in self._cache:
+            while len(self._cache) >= MAX_CACHED:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = self._make(*key)
+        return self._cache[key]
+
+    def _make(self, sizes: tuple[tuple[int, int], ...], device: torch.device) -> Anchors:
+        levels = [
+            self._level(size, stride) for size, stride in zip(sizes, self.strides, strict=True)
+        ]
+        counts = [len(level) for level in levels]
+        strides = torch.tensor(self.strides).repeat_interleave(torch.tensor(counts))
+        boxes = torch.cat(levels).float()
+        return Anchors(boxes.to(device), strides.float().to(device), tuple(counts))
+
+    def _level(self, size: tuple[int, int], stride: int) -> Tensor:
+        """(H * W * num_per_cell, 4) float64 anchors of one level."""
+        height, width = (
+            (torch.arange(n, dtype=torch.float64) + self.config.offset) * stride for n in size
+        )
+        y, x = torch.meshgrid(height, width, indexing="ij")
+        centers = torch.stack([x, y, x, y], -1)[:, :, None]
+        return (centers + self._shapes(stride)).reshape(-1, 4)
+
+    def _shapes(self, stride: int) -> Tensor:
+        """(num_per_cell, 4) float64 anchors around the origin: of area side^2, ratio h / w."""
+        sides = [stride * self.config.size * scale for scale in self.config.scales]
+        halves = [
+            (side / math.sqrt(ratio) / 2, side * math.sqrt(ratio) / 2)
+            for side in sides
+            for ratio in self.config.ratios
+        ]
+        return torch.tensor([(-w, -h, w, h) for w, h in halves], dtype=torch.float64)

@@ -1,0 +1,34 @@
+"""What a backbone is. A new one is one file here and one yaml in `configs/backbone`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """Turns images into three feature maps; the pyramid makes the coarser ones.
+
+    out_channels: channels of C3, C4 and C5, set by the constructor.
+
+    To add one: a file in this folder with a subclass under `@BACKBONES.register("name")`. Its
+    options are the keyword-only arguments of its constructor, which takes no other ones, and which
+    builds the structure without reading any weights (a checkpoint may follow instead).
+    """
+
+    out_channels: tuple[int, int, int]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of normalised images (N, 3, H, W), H and W multiples of 32.
+
+        Shaped (N, out_channels[i], H / s, W / s) for the strides s = 8, 16, 32. Normalised means
+        RGB less ImageNet's mean, divided by its deviation; padding is 0.
+        """
+
+    def load_pretrained(self) -> None:
+        """Reads the weights that the options name; nothing where they name none.
+
+        Raises ConfigError, its key beginning with `backbone.`.
+        """

@@ -1,0 +1,177 @@
+"""torchvision's ResNets without their classifier.
+
+He et al. 2016, arXiv 1512.03385; Xie et al. 2017, arXiv 1611.05431 (ResNeXt). As in torchvision,
+the stride of a bottleneck is in its 3 x 3 convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+from detector.errors import ConfigError, did_you_mean
+from detector.models.backbones.base import Backbone
+from detector.models.norm import FrozenBatchNorm, group_norm
+from detector.registry import BACKBONES
+from detector.schema import require
+
+Norm = Literal["auto", "batch", "frozen_batch", "group"]
+
+NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "frozen_batch": FrozenBatchNorm,
+    "group": group_norm,
+}
+
+STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+"""Modules of the stages that `frozen_stages` counts, from the image upwards."""
+
+NOT_NEEDED = ("fc.weight", "fc.bias")
+
+
+@BACKBONES.register("resnet")
+class ResNet(Backbone):
+    """A ResNet whose tensors have torchvision's names.
+
+    arch: one of torchvision's. weights: null is from scratch; else a name of torchvision's such as
+    IMAGENET1K_V2 or DEFAULT, or the path of a file with a state dict of torchvision's.
+    norm: auto is group norm from scratch (it does not depend on how a batch is split) and frozen
+    batch norm with weights (Lin et al. 2017 and the code that followed).
+    frozen_stages: how many of stem, layer1, ..., layer4 stay as they are; null is 0 from scratch
+    and 2 with weights (torchvision, detectron2).
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"] = (
+            "resnet50"
+        ),
+        weights: str | None = None,
+        norm: Norm = "auto",
+        frozen_stages: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        self.weights = None if weights is None else named_weights(arch, weights)
+        net: Any = get_model(arch, weights=None, norm_layer=norm_layer(norm, weights))
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2 = net.layer1, net.layer2
+        self.layer3, self.layer4 = net.layer3, net.layer4
+        expansion: int = net.layer4[-1].expansion
+        self.out_channels = (128 * expansion, 256 * expansion, 512 * expansion)
+        default = 0 if weights is None else 2
+        self.frozen_stages = default if frozen_stages is None else frozen_stages
+        require(
+            0 <= self.frozen_stages <= len(STAGES),
+            f"frozen_stages: {frozen_stages} given, 0 to {len(STAGES)} are allowed",
+        )
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of normalised images (N, 3, H, W)."""
+        c2 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c3, c4, self.layer4(c4)
+
+    def train(self, mode: bool = True) -> ResNet:
+        """As for any module, except that frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def load_pretrained(self) -> None:
+        """Reads the weights that the option names. Raises ConfigError where that fails."""
+        if self.weights is None:
+            return
+        is_file = isinstance(self.weights, Path)
+        read = read_file(self.weights) if is_file else download(self.weights)
+        state = {key: value for key, value in read.items() if key not in NOT_NEEDED}
+        if isinstance(self.bn1, FrozenBatchNorm):
+            state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        check_fit(state, self.state_dict(), f"{self.weights} for arch={self.arch}")
+        self.load_state_dict(state)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        names = [name for stage in STAGES[: self.frozen_stages] for name in stage]
+        return [self.get_submodule(name) for name in names]
+
+
+def norm_layer(norm: Norm, weights: str | None) -> Callable[[int], nn.Module]:
+    """What makes a norm layer from its channels. Raises ConfigError for group norm with weights."""
+    require(
+        norm != "group" or weights is None,
+        f"norm: group with weights={weights} given; those weights were trained with batch norm and "
+        "mean nothing to group norm, so take auto, batch or frozen_batch",
+    )
+    if norm == "auto":
+        norm = "group" if weights is None else "frozen_batch"
+    return NORM_LAYERS[norm]
+
+
+def named_weights(arch: str, weights: str) -> WeightsEnum | Path:
+    """torchvision's entry of a name, or the path. Raises ConfigError for what is neither."""
+    names: Mapping[str, WeightsEnum] = get_model_weights(arch).__members__
+    if weights in names:
+        return names[weights]
+    path = Path(weights)
+    if len(path.parts) > 1 or path.suffix or path.exists():
+        return path
+    raise ConfigError(
+        f"weights: {weights} is neither a file nor one of {', '.join(names)}, "
+        f"which are torchvision's for {arch}{did_you_mean(weights, names)}"
+    )
+
+
+def download(weights: Any) -> Mapping[str, Tensor]:
+    """torchvision's state dict, from its cache where it is there. Raises ConfigError."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"backbone.weights: {weights.name} could not be downloaded ({error}); put "
+            f"{weights.url} into {folder}, or name a copy of it with backbone.weights=FILE"
+        ) from None
+
+
+def read_file(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file; no code in it is run. Raises ConfigError."""
+    require(path.is_file(), f"backbone.weights: the file {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"backbone.weights: {path} cannot be read ({reason})") from None
+    is_state = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
+    require(is_state, f"backbone.weights: {path} holds no state dict (names and tensors)")
+    return state
+
+
+def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Raises ConfigError, naming the first few tensors that are missing, unknown or misshapen."""
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    faults = {
+        "missing": [key for key in wanted if key not in given],
+        "unknown": [key for key in given if key not in wanted],
+        "of another shape": shapes,
+    }
+    parts = [
+        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    require(not parts, f"backbone.weights: {what}: tensors do not fit: {'; '.join(parts)}")

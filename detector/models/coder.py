@@ -1,0 +1,41 @@
+"""The regression targets of boxes relative to anchors, with a weight for each of the four."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detector import boxes as box_arithmetic
+from detector.schema import require
+from detector.structures import promote
+
+
+class BoxCoder(nn.Module):
+    """deltas = weights * (dx, dy, dw, dh) of R-CNN (`detector.boxes.encode`).
+
+    weights: 1 is RetinaNet's; (10, 10, 5, 5) is SSD's, the reciprocals of its "variances"
+    (Liu et al. 2016, arXiv 1512.02325, and its code).
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        require(
+            len(weights) == 4 and min(weights) > 0,
+            f"model.coder.weights: {list(weights)} given, four numbers above 0 are needed",
+        )
+        # A buffer, so that it lies on the model's device without a copy at each use.
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """(..., 4) deltas of boxes relative to anchors, with broadcasting; float32 or better."""
+        deltas = box_arithmetic.encode(promote(boxes), promote(anchors))
+        return deltas * self.weights.to(deltas.dtype)
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """(..., 4) boxes of deltas: the inverse of `encode`; float32 or better."""
+        deltas = promote(deltas)
+        return box_arithmetic.decode(deltas / self.weights.to(deltas.dtype), promote(anchors))

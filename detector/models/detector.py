@@ -1,0 +1,83 @@
+"""The dense one-stage detector: backbone, pyramid, anchors, shared head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detector.config import ModelConfig
+from detector.layouts import Layout
+from detector.models.anchors import AnchorGenerator
+from detector.models.backbones.base import Backbone
+from detector.models.coder import BoxCoder
+from detector.models.fpn import FPN
+from detector.models.head import Head
+from detector.registry import BACKBONES
+from detector.schema import Plug
+from detector.structures import Batch, Predictions
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""ImageNet's mean and deviation in RGB, for pixels from 0 to 255."""
+
+
+class Detector(nn.Module):
+    """RetinaNet (Lin et al. 2017, arXiv 1708.02002) with class outputs of any layout."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, fpn: FPN, head: Head, anchors: AnchorGenerator, coder: BoxCoder
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.head = head
+        self.anchors = anchors
+        self.coder = coder
+        for name, values in (("pixel_mean", PIXEL_MEAN), ("pixel_std", PIXEL_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, batch: Batch) -> Predictions:
+        """What the model says, in training and evaluation alike."""
+        features = self.fpn(self.backbone(self.normalize(batch.images, batch.sizes)))
+        logits, deltas = self.head(features)
+        sizes = [(x.shape[-2], x.shape[-1]) for x in features]
+        return Predictions(logits, deltas, self.anchors(sizes, logits.device), self.coder)
+
+    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """(N, 3, H, W) in the model's type: less the mean, divided by the deviation, padding 0.
+
+        images: pixels from 0 to 255, uint8 or float. sizes: (N, 2), height and width that count.
+        The padding is set after normalising: black borders would not be 0, and a convolution's own
+        padding is.
+        """
+        pixels = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        rows = torch.arange(images.shape[-2], device=images.device) >= sizes[:, :1]
+        columns = torch.arange(images.shape[-1], device=images.device) >= sizes[:, 1:]
+        padding = rows[:, None, :, None] | columns[:, None, None, :]
+        return pixels.masked_fill(padding, 0)
+
+
+def build_detector(
+    backbone: Plug, model: ModelConfig, layout: Layout, prior: float, *, pretrained: bool = True
+) -> Detector:
+    """The detector of a config, its class outputs beginning at the probability `prior`.
+
+    pretrained: False leaves the backbone's weights unread, for where a checkpoint follows.
+    Raises ConfigError.
+    """
+    body: Backbone = BACKBONES.build(backbone)
+    if pretrained:
+        body.load_pretrained()
+    anchors = AnchorGenerator(model.anchors)
+    head = Head(
+        model.fpn.channels,
+        anchors.num_per_cell,
+        layout.num_outputs,
+        layout.initial_bias(prior),
+        model.head,
+    )
+    coder = BoxCoder(model.coder.weights)
+    return Detector(body, FPN(body.out_channels, model.fpn), head, anchors, coder)

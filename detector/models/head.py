@@ -1,0 +1,82 @@
+"""The head: what each anchor says of its class and of its box.
+
+Lin et al. 2017, arXiv 1708.02002, section 4: two towers of convolutions, shared over levels but not
+with one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detector.config import HeadConfig
+from detector.models.norm import group_norm
+from detector.schema import require
+
+
+class Head(nn.Module):
+    """Class outputs and box deltas of every anchor of every level.
+
+    num_anchors: of one cell. num_outputs: D, by the layout. bias: (D,), with which an anchor's
+    class outputs begin; the other biases begin at 0, weights with a deviation of 0.01.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_anchors: int,
+        num_outputs: int,
+        bias: Tensor,
+        config: HeadConfig,
+    ) -> None:
+        super().__init__()
+        require(config.channels > 0, f"model.head.channels: {config.channels} given, 1 is least")
+        require(
+            config.num_convs >= 0, f"model.head.num_convs: {config.num_convs} given, 0 is least"
+        )
+        self.num_outputs = num_outputs
+        self.class_tower = make_tower(in_channels, config)
+        self.box_tower = make_tower(in_channels, config)
+        width = config.channels if config.num_convs > 0 else in_channels
+        self.class_outputs = nn.Conv2d(width, num_anchors * num_outputs, 3, padding=1)
+        self.box_outputs = nn.Conv2d(width, num_anchors * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.class_outputs.bias.copy_(bias.repeat(num_anchors))  # type: ignore[union-attr]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, A, D) and deltas (N, A, 4) of maps (N, C, H_l, W_l), finest first.
+
+        The order of A is that of `AnchorGenerator`: level, row, column, anchor of the cell.
+        """
+        logits = [self.class_outputs(self.class_tower(x)) for x in features]
+        deltas = [self.box_outputs(self.box_tower(x)) for x in features]
+        return flatten_levels(logits, self.num_outputs), flatten_levels(deltas, 4)
+
+
+def make_tower(in_channels: int, config: HeadConfig) -> nn.Sequential:
+    """`num_convs` times: 3 x 3 convolution, group norm where configured, ReLU."""
+    layers: list[nn.Module] = []
+    for i in range(config.num_convs):
+        channels = in_channels if i == 0 else config.channels
+        has_norm = config.norm == "group"
+        layers.append(nn.Conv2d(channels, config.channels, 3, padding=1, bias=not has_norm))
+        if has_norm:
+            layers.append(group_norm(config.channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def flatten_levels(maps: Sequence[Tensor], width: int) -> Tensor:
+    """(N, A, width) from maps (N, anchors * width, H_l, W_l).
+
+    For maps in channels-last memory the reordering is a view; only the concatenation copies.
+    """
+    rows = [x.permute(0, 2, 3, 1).reshape(len(x), -1, width) for x in maps]
+    return torch.cat(rows, 1)
