@@ -51,6 +51,14 @@ class AnchorGenerator:
             self._cache[key] = self._make(*key)
         return self._cache[key]
 
+    def for_image(self, height: int, width: int, device: torch.device | str = "cpu") -> Anchors:
+        """The anchors of padded images of that size in pixels, before any model has seen them.
+
+        Each stage halves its map and rounds up, so a level has ceil(pixels / stride) cells.
+        """
+        sizes = [(math.ceil(height / s), math.ceil(width / s)) for s in self.strides]
+        return self(sizes, torch.device(device))
+
     def _make(self, sizes: tuple[tuple[int, int], ...], device: torch.device) -> Anchors:
         levels = [
             self._level(size, stride) for size, stride in zip(sizes, self.strides, strict=True)

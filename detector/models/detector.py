@@ -14,7 +14,7 @@ from detector.models.fpn import FPN
 from detector.models.head import Head
 from detector.registry import BACKBONES
 from detector.schema import Plug
-from detector.structures import Batch, Predictions
+from detector.structures import Anchors, Batch, Predictions
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -45,6 +45,11 @@ class Detector(nn.Module):
         logits, deltas = self.head(features)
         sizes = [(x.shape[-2], x.shape[-1]) for x in features]
         return Predictions(logits, deltas, self.anchors(sizes, logits.device), self.coder)
+
+    def anchors_for(self, batch: Batch) -> Anchors:
+        """The anchors that `forward` will give for this batch; a matcher can work before it."""
+        height, width = batch.images.shape[-2:]
+        return self.anchors.for_image(height, width, batch.images.device)
 
     def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
         """(N, 3, H, W) in the model's type: less the mean, divided by the deviation, padding 0.

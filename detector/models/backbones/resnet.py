@@ -93,9 +93,9 @@ class ResNet(Backbone):
         """Reads the weights that the option names. Raises ConfigError where that fails."""
         if self.weights is None:
             return
-        is_file = isinstance(self.weights, Path)
-        read = read_file(self.weights) if is_file else download(self.weights)
-        state = {key: value for key, value in read.items() if key not in NOT_NEEDED}
+        source = self.weights
+        tensors = read_file(source) if isinstance(source, Path) else download(source)
+        state = {key: value for key, value in tensors.items() if key not in NOT_NEEDED}
         if isinstance(self.bn1, FrozenBatchNorm):
             state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
         check_fit(state, self.state_dict(), f"{self.weights} for arch={self.arch}")
