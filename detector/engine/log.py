@@ -16,7 +16,9 @@ from detector.engine.run_folder import RunFolder
 class Log:
     """Writes for the main process; the others get `Silent`."""
 
-    def __init__(self, folder: RunFolder, num_steps: int, start_step: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, num_steps: int, start_step: int, tensorboard: bool
+    ) -> None:
         self._folder = folder
         self._num_steps = num_steps
         _keep_lines(folder.log, start_step)
@@ -74,7 +76,9 @@ class Log:
 
 def _terms(line: dict[str, float]) -> str:
     losses = [f"{k.removeprefix('loss_')} {v:.4g}" for k, v in line.items() if k.startswith("loss")]
-    rest = f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  {line['images_per_second']:.1f} img/s"
+    rest = (
+        f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  {line['images_per_second']:.1f} img/s"
+    )
     return "  ".join([*losses, rest])
 
 

@@ -113,7 +113,9 @@ def open_folder(
         folder = RunFolder(Path(config.output_dir) if config.output_dir else path.parent.parent)
         _refuse_other_config(checkpoint, plain, str(path))
         return folder, checkpoint
-    folder = RunFolder(Path(config.output_dir) if config.output_dir else default_path(config, plain))
+    folder = RunFolder(
+        Path(config.output_dir) if config.output_dir else default_path(config, plain)
+    )
     if config.resume == "auto" and folder.last.exists():
         checkpoint = load(folder.last)
         _refuse_other_config(checkpoint, plain, str(folder.last))

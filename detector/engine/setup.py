@@ -116,7 +116,9 @@ def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, S
     loss = LOSSES.build(config.loss, len(train_set.annotations.classes)).to(world.device)
     prior = config.prior
     if prior == "from_data":
-        prior = estimate_prior(train_set, augment, AnchorGenerator(config.model.anchors), matcher, loss)
+        prior = estimate_prior(
+            train_set, augment, AnchorGenerator(config.model.anchors), matcher, loss
+        )
     torch.manual_seed(config.seed)
     model = build_detector(config.backbone, config.model, loss.layout, prior)
     model = prepare(model, config, world, precision)
@@ -188,7 +190,11 @@ def require_same_classes(train_set: Dataset, val_set: Dataset) -> None:
 
 
 def estimate_prior(
-    dataset: Dataset, augment: Augmentation, anchors: AnchorGenerator, matcher: Matcher, loss: ClassLoss
+    dataset: Dataset,
+    augment: Augmentation,
+    anchors: AnchorGenerator,
+    matcher: Matcher,
+    loss: ClassLoss,
 ) -> float:
     """The share of positives among the outputs that `layout.foreground` speaks of.
 

@@ -104,7 +104,9 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         bad_steps = 0 if is_finite or scaler.get_scale() > 1 else bad_steps + 1
         state.step += 1
         if not is_finite:
-            log.say(f"step {state.step}: loss {values['loss']}, gradient {float(norm)}: step skipped")
+            log.say(
+                f"step {state.step}: loss {values['loss']}, gradient {float(norm)}: step skipped"
+            )
             if bad_steps >= config.max_bad_steps:
                 ids = [i for batch, _ in micro for i in batch.image_ids]
                 raise DivergedError(
@@ -236,7 +238,9 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
 def require_same_data(setup: Setup, resumed: dict[str, Any]) -> None:
     """Raises DataError where a checkpoint was trained on other annotations."""
     if resumed["fingerprint"] != setup.train_set.annotations.fingerprint:
-        raise DataError(f"resume: {setup.train_set.name} is not the data the checkpoint was made with")
+        raise DataError(
+            f"resume: {setup.train_set.name} is not the data the checkpoint was made with"
+        )
 
 
 def introduce(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> None:
