@@ -62,7 +62,8 @@ class Detector(nn.Module):
         rows = torch.arange(images.shape[-2], device=images.device) >= sizes[:, :1]
         columns = torch.arange(images.shape[-1], device=images.device) >= sizes[:, 1:]
         padding = rows[:, None, :, None] | columns[:, None, None, :]
-        return pixels.masked_fill(padding, 0)
+        # In place, since `masked_fill` would lose the channels-last order of memory.
+        return pixels.masked_fill_(padding, 0)
 
 
 def build_detector(
