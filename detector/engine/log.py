@@ -1,4 +1,4 @@
-"""What a run says: a bar on a terminal, plain lines elsewhere, JSON lines and TensorBoard on disk."""
+"""What a run says: a bar on a terminal, plain lines elsewhere, JSON and TensorBoard on disk."""
 
 from __future__ import annotations
 

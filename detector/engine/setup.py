@@ -13,15 +13,14 @@ from detector.box_losses import BoxLoss
 from detector.config import Config
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
+from detector.data.transforms import Augmentation
 from detector.distributed import World
 from detector.engine.ema import EMA
 from detector.engine.precision import Precision, choose
 from detector.engine.schedules import Schedule
 from detector.errors import ConfigError, DataError
-from detector.layouts import Layout
 from detector.losses.base import ClassLoss
 from detector.matchers.base import Matcher
-from detector.data.transforms import Augmentation
 from detector.models.anchors import AnchorGenerator
 from detector.models.detector import Detector, build_detector
 from detector.registry import (
@@ -159,7 +158,7 @@ def split_batch(config: Config, world_size: int) -> tuple[int, int]:
     """(images a device holds at a time, times it does so in a step). Raises ConfigError."""
     if config.batch_size % world_size:
         raise ConfigError(
-            f"batch_size: {config.batch_size} given, a multiple of the {world_size} processes is needed"
+            f"batch_size: {config.batch_size} given, a multiple of {world_size} processes is needed"
         )
     share = config.batch_size // world_size
     micro_batch = config.micro_batch or share
@@ -198,9 +197,9 @@ def estimate_prior(
 ) -> float:
     """The share of positives among the outputs that `layout.foreground` speaks of.
 
-    Positives / (anchors that count x outputs): the bias at which the first predictions are right on
-    average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868. Raises DataError
-    where no anchor has an object.
+    Positives / (anchors that count x outputs): the bias at which the first predictions are right
+    on average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868.
+    Raises DataError where no anchor has an object.
     """
     layout = loss.layout
     outputs = layout.foreground(layout.initial_bias(0.5)).shape[-1]

@@ -251,13 +251,14 @@ def introduce(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) 
         for line in dataset.annotations.summary():
             log.say(f"{split}: {line}")
     log.say(
-        f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); a step is "
-        f"{config.batch_size} images, {setup.micro_batch} at a time on a device"
+        f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
+        f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
     )
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     log.say(
-        f"loss {config.loss.name}, box loss {config.box_loss.name}, prior {setup.plain['prior']:.4g}, "
-        f"{parameters / 1e6:.2f} M parameters, steps {state.step} to {setup.num_steps}"
+        f"loss {config.loss.name}, box loss {config.box_loss.name}, "
+        f"prior {setup.plain['prior']:.4g}, {parameters / 1e6:.2f} M parameters, "
+        f"steps {state.step} to {setup.num_steps}"
     )
 
 
