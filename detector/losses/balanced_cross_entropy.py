@@ -32,5 +32,5 @@ class BalancedCrossEntropyLoss(ClassLoss):
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         targets = matches.one_hot(self.num_classes)
         loss = sigmoid_cross_entropy(promote(predictions.logits), targets)
-        weighted = loss * torch.where(targets, self.alpha, 1 - self.alpha)
+        weighted = torch.where(targets, self.alpha * loss, (1 - self.alpha) * loss)
         return {"class": torch.where(matches.valid[..., None], weighted, 0)}

@@ -25,7 +25,8 @@ def sigmoid_focal(logits: Tensor, targets: Tensor, *, alpha: float | None, gamma
     if gamma != 0:
         loss = loss * (gamma * F.logsigmoid(-signed)).exp()
     if alpha is not None:
-        loss = loss * torch.where(targets, alpha, 1 - alpha)
+        # Not loss * where(targets, alpha, 1 - alpha): two plain numbers become float32 there.
+        loss = torch.where(targets, alpha * loss, (1 - alpha) * loss)
     return loss
 
 

@@ -62,7 +62,10 @@ class OHEMLoss(ClassLoss):
             f"negatives_per_positive: {negatives_per_positive} given, "
             f"0 to num_hard - 1 = {num_hard - 1} or null is allowed",
         )
-        require(nms_iou is None or 0 < nms_iou <= 1, f"nms_iou: {nms_iou} given, (0, 1] or null")
+        require(
+            nms_iou is None or 0 < nms_iou <= 1,
+            f"nms_iou: {nms_iou} given, above 0 and at most 1 or null is allowed",
+        )
         self.num_hard = num_hard
         self.negatives_per_positive = negatives_per_positive
         self.nms_iou = nms_iou

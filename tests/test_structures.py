@@ -1,0 +1,76 @@
+"""The types that flow between the parts."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from detector.layouts import Sigmoid
+from detector.structures import BACKGROUND, IGNORE, Predictions, promote, to_device
+from tests.by_hand import match, predict
+from tests.synthetic import PlainCoder, make_anchors, make_predictions, make_targets
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_only_half_precision_is_promoted(given: torch.dtype, kept: torch.dtype) -> None:
+    x = torch.ones(2, dtype=given)
+    assert promote(x).dtype == kept
+    assert (promote(x) is x) == (given == kept)
+
+
+def test_moving_to_a_device_moves_tensors_and_keeps_the_rest() -> None:
+    targets = make_targets([2, 1], 3)
+    moved = to_device(targets, torch.device("meta"))
+    assert {moved.boxes.device.type, moved.labels.device.type, moved.keys.device.type} == {"meta"}
+    assert moved.image_ids == (1, 2)
+    assert targets.boxes.device.type == "cpu"
+
+
+def test_boxes_are_decoded_once_in_float32_and_are_differentiable() -> None:
+    predictions = make_predictions(Sigmoid(3), make_anchors(), 2, dtype=torch.bfloat16)
+    boxes = predictions.boxes
+    assert boxes.dtype == torch.float32
+    assert boxes.shape == (2, 60, 4)
+    assert predictions.boxes is boxes
+    boxes.sum().backward()
+    assert predictions.deltas.grad is not None
+    assert predictions.deltas.grad.any()
+
+
+def test_deltas_of_zero_decode_to_the_anchors() -> None:
+    anchors = make_anchors()
+    zeros = torch.zeros(2, 60, 4)
+    boxes = Predictions(torch.zeros(2, 60, 1), zeros, anchors, PlainCoder()).boxes
+    # The anchor goes through centre and side and back, in float32 at up to 160 px.
+    torch.testing.assert_close(boxes, anchors.boxes.expand(2, -1, -1), rtol=0, atol=1e-4)
+
+
+def test_an_anchor_is_foreground_background_or_neutral() -> None:
+    predictions = predict(torch.zeros(1, 4, 3))
+    matches = match(predictions, [[2, BACKGROUND, IGNORE, 0]])
+    assert matches.foreground.tolist() == [[True, False, False, True]]
+    assert matches.background.tolist() == [[False, True, False, False]]
+    assert matches.valid.tolist() == [[True, True, False, True]]
+
+
+def test_one_hot_is_true_at_the_class_and_nowhere_for_the_rest() -> None:
+    predictions = predict(torch.zeros(1, 4, 3))
+    matches = match(predictions, [[2, BACKGROUND, IGNORE, 0]])
+    none = [False, False, False]
+    assert matches.one_hot(3).tolist() == [[[False, False, True], none, none, [True, False, False]]]
+
+
+def test_the_types_cannot_be_changed_in_place() -> None:
+    predictions = predict(torch.zeros(1, 1, 1))
+    with pytest.raises(FrozenInstanceError):
+        predictions.logits = torch.ones(1, 1, 1)  # type: ignore[misc]
