@@ -1,0 +1,39 @@
+# `make help` lists the targets. All work in .venv, made on the first call; a later call installs
+# nothing unless pyproject.toml has changed.
+SHELL := /bin/bash
+PYTHON_OF_VENV := .venv/bin/python
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check tensorboard clean
+
+help: ## list the targets
+	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+
+train: $(INSTALLED) ## train and evaluate; ARGS are overrides, such as ARGS="loss=ssd"
+	$(PYTHON_OF_VENV) tools/train.py $(ARGS)
+
+# A thread per worker: the workers share the processors already.
+test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
+	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+check: $(INSTALLED_DEV) ## lint, format, types and tests
+	scripts/check.sh
+
+tensorboard: $(INSTALLED) ## show runs/ on this machine's own address only
+	$(PYTHON_OF_VENV) -m tensorboard.main --host 127.0.0.1 --logdir runs $(ARGS)
+
+clean: ## remove what tools and builds leave behind; runs/ and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml scripts/install.sh
+	scripts/install.sh
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml scripts/install.sh
+	scripts/install.sh --group dev
+	@touch $(INSTALLED) $@

@@ -1,0 +1,196 @@
+"""What the files around the code promise: the lock, the scripts, the limits of size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOCK = ROOT / "requirements.txt"
+SOURCES = sorted(
+    file for folder in ("detector", "tools", "tests") for file in (ROOT / folder).rglob("*.py")
+)
+SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] != "tests"]
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+
+def relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def pinned() -> dict[str, str]:
+    """Name -> version(s) of every package in the lock."""
+    lines = LOCK.read_text().splitlines()
+    entries = [line for line in lines if not line.startswith(" ")]
+    matches = [re.match(r"([a-z0-9-]+)==(\S+)", entry) for entry in entries]
+    assert all(matches)
+    return {match[1]: match[2] for match in matches if match}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+class TestLock:
+    def test_records_no_address_and_no_path(self) -> None:
+        text = LOCK.read_text()
+        for trace in ("://", "/", "file:", " @ ", "index-url", "find-links", "#"):
+            assert trace not in text, trace
+
+    def test_has_a_hash_for_every_package(self) -> None:
+        entries = re.split(r"\n(?=\S)", LOCK.read_text().strip())
+        for entry in entries:
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry.splitlines()[0]
+
+    def test_names_every_dependency_of_the_project(self) -> None:
+        names = {re.split(r"[<>=!~ ;\[]", line)[0] for line in project()["dependencies"]}
+        assert names <= pinned().keys()
+
+    def test_does_not_hold_the_torch_that_exists_as_a_local_build_without_its_torchvision(
+        self,
+    ) -> None:
+        assert not pinned()["torch"].startswith("2.13")
+        assert "+" not in pinned()["torch"]
+
+
+class TestRanges:
+    def test_torch_and_torchvision_have_a_floor_and_no_cap(self) -> None:
+        torches = [line for line in project()["dependencies"] if line.startswith("torch")]
+        assert len(torches) == 2
+        for line in torches:
+            assert re.fullmatch(r"torch(vision)?>=[\d.]+", line), line
+
+    def test_python_is_capped_below_the_one_that_hydra_cannot_run_on(self) -> None:
+        assert project()["requires-python"] == ">=3.11,<3.14"
+
+
+class TestLimits:
+    @pytest.mark.parametrize("file", TOOLS, ids=relative)
+    def test_a_tool_has_at_most_60_lines(self, file: Path) -> None:
+        assert len(file.read_text().splitlines()) <= 60
+
+    @pytest.mark.parametrize("file", SOURCES, ids=relative)
+    def test_a_file_has_at_most_300_lines(self, file: Path) -> None:
+        assert len(file.read_text().splitlines()) <= 300
+
+    @pytest.mark.parametrize("file", SHIPPED, ids=relative)
+    def test_nothing_shipped_runs_code_from_a_file(self, file: Path) -> None:
+        """A checkpoint and a config are data; see `detector.registry`."""
+        assert unsafe_calls(file.read_text()) == []
+
+
+UNSAFE = (
+    r"weights_only\s*=\s*False",
+    r"\bpickle\.loads?\b",
+    r"\byaml\.load\(",
+    r"(?<![\w.])eval\(",
+)
+"""`model.eval()` is another thing: only the builtin is meant, which no dot precedes."""
+
+
+def unsafe_calls(source: str) -> list[str]:
+    return [pattern for pattern in UNSAFE if re.search(pattern, source)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["torch.load(f, weights_only=False)", "pickle.load(f)", "yaml.load(text)", "x = eval(text)"],
+)
+def test_an_unsafe_call_is_found(line: str) -> None:
+    assert len(unsafe_calls(line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.load(f, weights_only=True)", "model.eval()", "yaml.safe_load(f)"]
+)
+def test_a_safe_call_is_not_taken_for_an_unsafe_one(line: str) -> None:
+    assert unsafe_calls(line) == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.sh")), ids=relative)
+def test_a_script_can_be_run_and_parsed(file: Path) -> None:
+    assert os.access(file, os.X_OK)
+    subprocess.run(["bash", "-n", file], check=True)
+
+
+class Coco:
+    """`scripts/download_coco.sh` with a small archive for `curl` to copy and an `unzip` that logs.
+
+    The real sums cannot be met by a small archive, so `md5sum` is replaced where it shall agree.
+    """
+
+    ARCHIVES = ("annotations_trainval2017.zip", "val2017.zip", "train2017.zip")
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.bin, self.log = folder / "coco", folder / "bin", folder / "log"
+        self.bin.mkdir()
+        self.log.touch()
+        archive = folder / "small.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("content.txt", "x")
+        self.command(
+            "curl",
+            f'echo "curl ${{@: -1}}" >> {self.log}\n'
+            f'while [ "$1" != --output ]; do shift; done; cp {archive} "$2"',
+        )
+        self.command("unzip", f'echo "unzip ${{@: -3:1}}" >> {self.log}')
+
+    def command(self, name: str, body: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/bash\n{body}\n")
+        (self.bin / name).chmod(0o755)
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", ROOT / "scripts" / "download_coco.sh", self.root],
+            env={"PATH": f"{self.bin}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+
+    def calls(self, name: str) -> list[str]:
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return [argument for command, argument in lines if command == name]
+
+
+class TestDownloadOfCoco:
+    def test_unpacks_nothing_whose_checksum_is_wrong(self, tmp_path: Path) -> None:
+        coco = Coco(tmp_path)
+        result = coco.run()
+        assert result.returncode == 3
+        assert "annotations_trainval2017.zip: the checksum is not f4bbac64" in result.stderr
+        assert coco.calls("unzip") == []
+        assert len(coco.calls("curl")) == 1
+
+    def test_unpacks_what_is_right_and_does_nothing_the_second_time(self, tmp_path: Path) -> None:
+        coco = Coco(tmp_path)
+        coco.command("md5sum", "exit 0")
+        assert coco.run().returncode == 0
+        assert coco.calls("unzip") == [str(coco.root / name) for name in coco.ARCHIVES]
+        assert not list(coco.root.glob("*.zip"))
+        assert coco.run().returncode == 0
+        assert len(coco.calls("curl")) == len(coco.calls("unzip")) == 3
+
+    def test_asks_for_archives_by_https_only(self, tmp_path: Path) -> None:
+        coco = Coco(tmp_path)
+        coco.command("md5sum", "exit 0")
+        coco.run()
+        assert all(address.startswith("https://") for address in coco.calls("curl"))
+
+    def test_without_a_folder_says_how_it_is_used(self) -> None:
+        script = ROOT / "scripts" / "download_coco.sh"
+        result = subprocess.run(["bash", script], capture_output=True, text=True)
+        assert result.returncode == 2
+        assert result.stderr.startswith("usage: ")
+
+
+def test_the_licence_is_the_standard_text_of_apache_2() -> None:
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    assert project()["license"] == "Apache-2.0"
