@@ -90,6 +90,15 @@ def test_yolo_counts_centres_in_cells_and_roots_of_sides_in_images() -> None:
     assert terms["box_size"].tolist() == [[pytest.approx(expected, abs=1e-9)]]
 
 
+@pytest.mark.parametrize(("stride", "cost"), [(8.0, 5.0), (16.0, 1.25), (32.0, 0.3125)])
+def test_yolo_takes_the_cell_of_the_anchors_own_level(stride: float, cost: float) -> None:
+    # 8 px off in x: 5 (8 / stride)^2.
+    predictions = predict(torch.zeros(1, 1, 1, dtype=torch.float64), stride=stride)
+    matches = match(predictions, [[0]], boxes={(0, 0): (8.0, 0.0, 40.0, 32.0)})
+    loss = YOLOBoxLoss()(predictions, matches)["box_center"]
+    assert loss.tolist() == [[pytest.approx(cost, abs=1e-9)]]
+
+
 @pytest.fixture(params=BOX_LOSSES.names)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -122,6 +122,15 @@ def test_one_to_three_fills_a_quarter_with_the_hardest_positives() -> None:
     assert loss.tolist() == pytest.approx(expected, abs=1e-9)
 
 
+def test_one_to_three_takes_its_positives_from_what_suppression_leaves() -> None:
+    # The positive in second place lies under the first; the one in third is far away.
+    anchors = side_by_side(0, 2, 50, 100)
+    predictions = predict(probabilities(0.1, 0.2, 0.3, 0.9), anchors=anchors)
+    matches = match(predictions, [[0, 0, 0, BACKGROUND]])
+    loss = OHEMLoss(1, negatives_per_positive=3.0, nms_iou=0.5)(predictions, matches)["class"]
+    assert [bool(x) for x in loss[0]] == [True, False, True, True]
+
+
 def test_one_to_three_takes_three_negatives_for_a_lone_positive_and_none_for_none() -> None:
     predictions = predict(random_logits(2, 20, 1))
     matches = match(predictions, [[0] + [BACKGROUND] * 19, [BACKGROUND] * 20])
