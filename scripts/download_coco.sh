@@ -39,7 +39,7 @@ fetch() { # path of the archive, its md5
 }
 
 matches() { # file, md5
-    [ -f "$1" ] && echo "$2  $1" | md5sum --check --status
+    [ -f "$1" ] && md5sum --check --status <<<"$2  $1"
 }
 
 fetch annotations/annotations_trainval2017.zip f4bbac642086de4f52a3fdda2de5fa2c

@@ -20,14 +20,15 @@ choose_python() {
             return
         fi
     done
-    echo "Python 3.11 to 3.13 with its venv module is needed, ${PYTHON:-none of python3.13," \
-        "python3.12, python3.11, python3} is one; name one: make PYTHON=/path/to/python3.11" >&2
+    echo "Python 3.11 to 3.13 with its venv module is needed and not found as" \
+        "${PYTHON:-python3.13, python3.12, python3.11 or python3}; name one: make TARGET" \
+        "PYTHON=/path/to/python3.12" >&2
     return 2
 }
 
 # `uv pip install --group` came in uv 0.7; an older uv is passed over.
-if command -v uv >/dev/null && uv pip install --help 2>/dev/null | grep -q -- --group; then
-    [ -x "$venv_python" ] || uv venv --python "${PYTHON:->=3.11,<3.14}" .venv
+if [[ $(uv pip install --help 2>/dev/null) == *--group* ]]; then
+    [ -x "$venv_python" ] || uv venv --allow-existing --python "${PYTHON:->=3.11,<3.14}" .venv
     uv pip install --python "$venv_python" --editable . "$@"
 else
     if ! "$venv_python" -m pip --version >/dev/null 2>&1; then

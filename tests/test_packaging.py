@@ -1,13 +1,10 @@
-"""What the files around the code promise: the lock, the scripts, the limits of size."""
+"""What the files around the code promise: the lock, the ranges, the limits of size."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,82 +109,6 @@ def test_an_unsafe_call_is_found(line: str) -> None:
 )
 def test_a_safe_call_is_not_taken_for_an_unsafe_one(line: str) -> None:
     assert unsafe_calls(line) == []
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.sh")), ids=relative)
-def test_a_script_can_be_run_and_parsed(file: Path) -> None:
-    assert os.access(file, os.X_OK)
-    subprocess.run(["bash", "-n", file], check=True)
-
-
-class Coco:
-    """`scripts/download_coco.sh` with a small archive for `curl` to copy and an `unzip` that logs.
-
-    The real sums cannot be met by a small archive, so `md5sum` is replaced where it shall agree.
-    """
-
-    ARCHIVES = ("annotations_trainval2017.zip", "val2017.zip", "train2017.zip")
-
-    def __init__(self, folder: Path) -> None:
-        self.root, self.bin, self.log = folder / "coco", folder / "bin", folder / "log"
-        self.bin.mkdir()
-        self.log.touch()
-        archive = folder / "small.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("content.txt", "x")
-        self.command(
-            "curl",
-            f'echo "curl ${{@: -1}}" >> {self.log}\n'
-            f'while [ "$1" != --output ]; do shift; done; cp {archive} "$2"',
-        )
-        self.command("unzip", f'echo "unzip ${{@: -3:1}}" >> {self.log}')
-
-    def command(self, name: str, body: str) -> None:
-        (self.bin / name).write_text(f"#!/bin/bash\n{body}\n")
-        (self.bin / name).chmod(0o755)
-
-    def run(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", ROOT / "scripts" / "download_coco.sh", self.root],
-            env={"PATH": f"{self.bin}:/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-        )
-
-    def calls(self, name: str) -> list[str]:
-        lines = [line.split() for line in self.log.read_text().splitlines()]
-        return [argument for command, argument in lines if command == name]
-
-
-class TestDownloadOfCoco:
-    def test_unpacks_nothing_whose_checksum_is_wrong(self, tmp_path: Path) -> None:
-        coco = Coco(tmp_path)
-        result = coco.run()
-        assert result.returncode == 3
-        assert "annotations_trainval2017.zip: the checksum is not f4bbac64" in result.stderr
-        assert coco.calls("unzip") == []
-        assert len(coco.calls("curl")) == 1
-
-    def test_unpacks_what_is_right_and_does_nothing_the_second_time(self, tmp_path: Path) -> None:
-        coco = Coco(tmp_path)
-        coco.command("md5sum", "exit 0")
-        assert coco.run().returncode == 0
-        assert coco.calls("unzip") == [str(coco.root / name) for name in coco.ARCHIVES]
-        assert not list(coco.root.glob("*.zip"))
-        assert coco.run().returncode == 0
-        assert len(coco.calls("curl")) == len(coco.calls("unzip")) == 3
-
-    def test_asks_for_archives_by_https_only(self, tmp_path: Path) -> None:
-        coco = Coco(tmp_path)
-        coco.command("md5sum", "exit 0")
-        coco.run()
-        assert all(address.startswith("https://") for address in coco.calls("curl"))
-
-    def test_without_a_folder_says_how_it_is_used(self) -> None:
-        script = ROOT / "scripts" / "download_coco.sh"
-        result = subprocess.run(["bash", script], capture_output=True, text=True)
-        assert result.returncode == 2
-        assert result.stderr.startswith("usage: ")
 
 
 def test_the_licence_is_the_standard_text_of_apache_2() -> None:
