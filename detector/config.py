@@ -8,6 +8,8 @@ constructor, so that a new part needs no edit here.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector import schema
 from detector.errors import ConfigError
-from detector.schema import Plug, require
+from detector.registry import REGISTRIES
+from detector.schema import LossPlug, Plug, require
+
+REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
+"""`${data.root}`, another key of the config: the only kind of interpolation that is allowed."""
+
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+Evaluator = Literal["pycocotools", "faster_coco_eval"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ class EvaluationConfig:
 
     every: int | None = None
     images_per_group: int = 8
-    evaluator: Literal["pycocotools", "faster_coco_eval"] = "pycocotools"
+    evaluator: Evaluator = "pycocotools"
     limit: int | None = None
 
 
@@ -118,8 +127,8 @@ class EvaluationConfig:
 class Config:
     """One training run. See `configs/train.yaml` for what each key means."""
 
-    loss: Plug
-    box_loss: Plug
+    loss: LossPlug
+    box_loss: LossPlug
     matcher: Plug
     backbone: Plug
     data: Plug
@@ -135,7 +144,7 @@ class Config:
     resume: str | None = None
     overwrite: bool = False
     device: str = "auto"
-    precision: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "auto"
+    precision: Precision = "auto"
     channels_last: bool = True
     steps: int | None = None
     epochs: float | None = None
@@ -164,21 +173,53 @@ class Config:
         require(self.clip is None or self.clip > 0, f"clip: {self.clip} given, above 0 or null")
 
 
-def from_omegaconf(node: DictConfig) -> tuple[Config, dict[str, Any]]:
-    """The checked config and the same as plain values. Raises ConfigError.
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One call of `tools/evaluate.py`. See `configs/evaluate.yaml` for what each key means."""
 
-    `_target_` is refused anywhere: nothing in a config is called by path.
-    """
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
+    checkpoint: str
+    output_dir: str | None = None
+    data_root: str | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    evaluator: Evaluator | None = None
+
+
+def from_omegaconf(node: DictConfig) -> tuple[Config, dict[str, Any]]:
+    """The checked config and the same as plain values. Raises ConfigError."""
+    values = plain_values(node)
     return from_plain(values), values
 
 
 def from_plain(values: dict[str, Any]) -> Config:
-    """The checked config of plain values, as a checkpoint holds them. Raises ConfigError."""
+    """The checked config of plain values, as a checkpoint holds them. Raises ConfigError.
+
+    The options of the parts are not looked at: that takes the parts, see `check_parts`.
+    """
     refuse_targets(values)
     return schema.build(Config, values)
+
+
+def check_parts(config: Config) -> None:
+    """Raises ConfigError for a part without that name or option. Imports the parts, so torch."""
+    for kind, registry in REGISTRIES.items():
+        registry.check(getattr(config, kind))
+
+
+def plain_values(node: DictConfig) -> dict[str, Any]:
+    """A composed config as plain values, references followed.
+
+    Raises ConfigError where a value has to be given (`???`), for `_target_`, and for resolvers: a
+    config is data, and `${oc.env:...}` would write what is in the environment into checkpoints.
+    """
+    raw = OmegaConf.to_container(node, resolve=False)
+    refuse_targets(raw)
+    refuse_resolvers(raw)
+    for key in sorted(OmegaConf.missing_keys(node)):
+        raise ConfigError(f"{key}: has to be given")
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def to_yaml(values: dict[str, Any]) -> str:
@@ -186,14 +227,31 @@ def to_yaml(values: dict[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def refuse_targets(value: Any, path: str = "") -> None:
-    """Raises ConfigError where a key is `_target_`, at any depth."""
+def refuse_targets(value: Any) -> None:
+    """Raises ConfigError where a key is `_target_`, at any depth: nothing is called by path."""
+    for path, key, _ in walk(value):
+        if key == "_target_":
+            raise ConfigError(f"{path}: parts are chosen by `name`, `_target_` is refused")
+
+
+def refuse_resolvers(value: Any) -> None:
+    """Raises ConfigError where a text holds an interpolation other than a `REFERENCE`."""
+    for path, _, inner in walk(value):
+        if isinstance(inner, str) and "${" in REFERENCE.sub("", inner):
+            raise ConfigError(
+                f"{path}: {inner!r} is refused; only references to other keys are allowed, "
+                "such as ${data.root}"
+            )
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(path, key, value) of everything inside nested dicts and lists; an index is a key."""
     if isinstance(value, dict):
         for key, inner in value.items():
             where = f"{path}.{key}" if path else str(key)
-            if key == "_target_":
-                raise ConfigError(f"{where}: parts are chosen by `name`, `_target_` is refused")
-            refuse_targets(inner, where)
+            yield where, str(key), inner
+            yield from walk(inner, where)
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
-            refuse_targets(inner, f"{path}[{i}]")
+            yield f"{path}[{i}]", str(i), inner
+            yield from walk(inner, f"{path}[{i}]")

@@ -91,3 +91,18 @@ DATASETS: Registry[Any] = Registry("data", "detector.data.readers")
 AUGMENTATIONS: Registry[Any] = Registry("augment", "detector.data.transforms")
 OPTIMIZERS: Registry[Any] = Registry("optim", "detector.engine.optimizers")
 SCHEDULES: Registry[Any] = Registry("schedule", "detector.engine.schedules")
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    registry.kind: registry
+    for registry in (
+        LOSSES,
+        BOX_LOSSES,
+        MATCHERS,
+        BACKBONES,
+        DATASETS,
+        AUGMENTATIONS,
+        OPTIMIZERS,
+        SCHEDULES,
+    )
+}
+"""By kind, which is the key of the part in a config."""

@@ -35,6 +35,19 @@ class Plug:
     options: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class LossPlug(Plug):
+    """A loss and the factor on it. Raises ConfigError for a negative or infinite factor."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.weight < float("inf"),
+            f"weight: {self.weight} given, a number of at least 0 is needed",
+        )
+
+
 def options_of(constructor: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only arguments of a constructor: what a config may set."""
     hints = typing.get_type_hints(
@@ -98,8 +111,8 @@ def coerce(value: Any, annotation: Any, path: str) -> Any:
         return _one_of(value, typing.get_args(annotation), path)
     if origin is not None and issubclass(origin, Sequence):
         return _coerce_sequence(value, typing.get_args(annotation), annotation, path)
-    if annotation is Plug:
-        return _coerce_plug(value, path)
+    if annotation in (Plug, LossPlug):
+        return _coerce_plug(value, annotation, path)
     if is_dataclass(annotation):
         return build(typing.cast(type, annotation), value, path)
     return _coerce_scalar(value, annotation, path)
@@ -160,10 +173,18 @@ def _coerce_sequence(
     return tuple(coerce(entry, args[0], f"{path}[{i}]") for i, entry in enumerate(value))
 
 
-def _coerce_plug(value: Any, path: str) -> Plug:
+def _coerce_plug(value: Any, cls: type[Plug], path: str) -> Plug:
+    """The fields of `cls` are taken out of the keys; all others are options of the part."""
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ConfigError(f"{path}: a part with a `name` is needed, {value!r} given")
-    return Plug(value["name"], {str(k): v for k, v in value.items() if k != "name"})
+    own = {field.name for field in fields(cls)} - {"name", "options"}
+    options = {str(key): inner for key, inner in value.items() if key not in {"name", *own}}
+    hints = typing.get_type_hints(cls)
+    checked = {key: coerce(value[key], hints[key], _join(path, key)) for key in own & set(value)}
+    try:
+        return cls(value["name"], options, **checked)
+    except ConfigError as error:
+        raise ConfigError(_join(path, str(error))) from None
 
 
 def _coerce_scalar(value: Any, annotation: type, path: str) -> Any:

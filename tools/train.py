@@ -1,0 +1,22 @@
+"""Trains a detector and evaluates it: `python tools/train.py loss=focal`. See --help."""
+
+from __future__ import annotations
+
+from cli import main
+from omegaconf import DictConfig
+
+
+def train(node: DictConfig) -> None:
+    """Checks the whole config before anything is built, then trains."""
+    from detector import config
+
+    checked, plain = config.from_omegaconf(node)
+    config.check_parts(checked)
+
+    from detector.engine.train import run  # after the cheap checks: torch takes seconds
+
+    run(checked, plain)
+
+
+if __name__ == "__main__":
+    main("train", train)
