@@ -29,7 +29,7 @@ Evaluator = Literal["pycocotools", "faster_coco_eval"]
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """channels: width of P3 to P7. p6_source: what P6 is made from, "c5" (Lin et al. 2017) or "p5"."""
+    """channels: width of P3 to P7. p6_source: what P6 is made from; "c5" is Lin et al. 2017."""
 
     channels: int = 256
     p6_source: Literal["c5", "p5"] = "c5"
@@ -66,7 +66,7 @@ class CoderConfig:
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """From outputs to detections: top-k of each level, threshold, NMS within a class, best of image.
+    """From outputs to detections: top-k of a level, threshold, NMS within a class, best of image.
 
     score_threshold: 0 for scoring, so that no loss is cut off by the level of its scores.
     """

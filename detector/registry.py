@@ -28,7 +28,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, module: str) -> None:
         self.kind = kind
         self._module = module
-        self._classes: dict[str, type[T]] = {}
+        self._classes: dict[str, type[Any]] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -77,10 +77,10 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
         package = importlib.import_module(self._module)
         for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
             importlib.import_module(f"{self._module}.{info.name}")
+        self._loaded = True
 
 
 LOSSES: Registry[Any] = Registry("loss", "detector.losses")

@@ -1,8 +1,8 @@
 """Checks plain values (as a config holds them) against annotated signatures and dataclasses.
 
-One mechanism for the whole config: the nodes of `config.py` are dataclasses, the options of a
-plug are the keyword-only arguments of its constructor. Unknown keys name the nearest one, wrong types say
-what is allowed, and every message begins with the key's path.
+One mechanism for the whole config: the nodes of `config.py` are dataclasses, the options of a plug
+are the keyword-only arguments of its constructor. Unknown keys name the nearest one, wrong types
+say what is allowed, and every message begins with the key's path.
 """
 
 from __future__ import annotations
