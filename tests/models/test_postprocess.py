@@ -56,6 +56,20 @@ def test_equal_scores_come_in_the_order_of_anchors_and_classes() -> None:
     assert found.boxes[:, 0].tolist() == [40, 0, 0, 20, 20, 60, 40, 60]
 
 
+def test_the_order_of_many_equal_scores_is_that_of_their_anchors() -> None:
+    # More than 1,000 boxes, which torchvision takes class by class and sorts again.
+    corners = [(float(4 * (i % 40)), float(4 * (i // 40))) for i in range(1600)]
+    anchors = boxes_as_anchors([[x, y, x + 3, y + 3] for x, y in corners])
+    found = detect(
+        anchors,
+        [[0.5]] * 1600,
+        make_batch(1, size=(160, 160)),
+        topk_per_level=1600,
+        detections_per_image=1600,
+    )
+    assert torch.equal(found.boxes, anchors.boxes)
+
+
 def test_a_score_must_be_above_the_threshold_and_0_cuts_nothing() -> None:
     scores = [[0.0], [0.5], [0.25], [0.75]]
     assert len(detect(APART, scores, score_threshold=0.5).scores) == 1
@@ -121,7 +135,7 @@ def test_a_class_far_from_the_first_is_suppressed_as_exactly() -> None:
     # IoU 0.5 / 1.0.
     for nms_iou, wanted in ((0.49, 1), (0.51, 2)):
         found = detect(
-            anchors, scores, make_batch(1, (100000,) * 2), nms_iou=nms_iou, score_threshold=0.1
+            anchors, scores, make_batch(1, (100000, 100000)), nms_iou=nms_iou, score_threshold=0.1
         )
         assert len(found.scores) == wanted
 
