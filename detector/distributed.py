@@ -1,4 +1,4 @@
-"""The processes of a run: how many, which one this is, and the few things they say to each other."""
+"""The processes of a run: how many, which one this is, what they say to each other."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive. Sizes and scales are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -30,12 +31,21 @@ T = TypeVar("T")
 
 def to_device(data: T, device: torch.device) -> T:
     """A copy of a dataclass of tensors on `device`; other fields are kept as they are."""
-    moved = {
-        field.name: value.to(device, non_blocking=True)
+    return _with_tensors(data, lambda value: value.to(device, non_blocking=True))
+
+
+def pin(data: T) -> T:
+    """A copy of a dataclass of tensors in memory that a GPU can read while it computes."""
+    return _with_tensors(data, lambda value: value.pin_memory())
+
+
+def _with_tensors(data: T, change: Callable[[Tensor], Tensor]) -> T:
+    changed = {
+        field.name: change(value)
         for field in fields(data)  # type: ignore[arg-type]
         if isinstance(value := getattr(data, field.name), Tensor)
     }
-    return replace(data, **moved)  # type: ignore[type-var]
+    return replace(data, **changed)  # type: ignore[type-var]
 
 
 def promote(x: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detector.config import EMAConfig
 
@@ -38,5 +39,5 @@ class EMA:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._averaged.load_state_dict(state)
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - self._decay)
+    def _average(self, averaged: Any, current: Any, count: Tensor | int) -> None:
+        get_ema_multi_avg_fn(self._decay)(averaged, current, count)

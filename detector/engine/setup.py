@@ -206,7 +206,8 @@ def estimate_prior(
     positives = total = 0
     batches = evaluation_batches(dataset, augment, images_per_group=8, limit=PRIOR_IMAGES)
     for batch, targets in batches:
-        matches = matcher(anchors.for_image(*batch.images.shape[-2:]), targets, None)
+        height, width = batch.images.shape[-2:]
+        matches = matcher(anchors.for_image(height, width), targets, None)
         positives += int(matches.foreground.sum())
         total += int(matches.valid.sum()) * outputs
     if positives == 0:

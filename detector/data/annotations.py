@@ -1,0 +1,223 @@
+"""The objects of a data set, packed into arrays.
+
+Loader processes share arrays of a few buffers without copying; a list of dictionaries is copied
+page by page in every process, because reading it changes its reference counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import DataError
+
+OnInvalid = Literal["error", "drop"]
+
+MIN_INSIDE = 0.25
+"""Share of a box that has to lie in its image; one with less of it is invalid, not clipped."""
+
+MAX_COORDINATE = 1e9
+"""Pixels beyond which a number counts as not finite; no image is that large."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """I images with B objects of K classes; the objects of an image are neighbours.
+
+    image_ids: (I,) int64. file_names: (I,) UTF-8 bytes. sizes: (I, 2) int32, height and width.
+    starts: (I + 1,) int64; image i has the objects starts[i] to starts[i + 1].
+    xywh: (B, 4) float64 left, top, width, height in pixels, as the file states them.
+    labels: (B,) int64 in [0, K). crowd: (B,) bool. areas: (B,) float64 in square pixels.
+    ids: (B,) int64, as in the file: they may repeat.
+    classes: K names. category_ids: K ids of the file; sorted, so class k has the k-th smallest.
+    dropped: a line for each invalid object that was left out, naming file, image and object.
+    """
+
+    image_ids: NDArray[np.int64]
+    file_names: NDArray[np.bytes_]
+    sizes: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    dropped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def file_name(self, index: int) -> str:
+        """The file of an image, relative to the folder of its split."""
+        return self.file_names[index].decode()
+
+    def objects(self, index: int) -> slice:
+        """Where the objects of an image stand in the arrays over B."""
+        return slice(int(self.starts[index]), int(self.starts[index + 1]))
+
+    def boxes(self, index: int) -> NDArray[np.float32]:
+        """(M, 4) xyxy boxes of an image in pixels of its file, not clipped."""
+        return xyxy(self.xywh[self.objects(index)]).astype(np.float32)
+
+    def select(self, indices: Iterable[int]) -> Annotations:
+        """The annotations of some images only, in the given order."""
+        images = np.asarray(list(indices), dtype=np.int64)
+        counts = np.diff(self.starts)[images]
+        spans = [np.arange(self.starts[i], self.starts[i + 1]) for i in images]
+        objects = np.concatenate([np.zeros(0, np.int64), *spans])
+        per_image = {name: getattr(self, name)[images] for name in PER_IMAGE}
+        per_object = {name: getattr(self, name)[objects] for name in PER_OBJECT}
+        return replace(self, starts=_starts(counts), **per_image, **per_object)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 in hex over images, objects and classes; equal for equal content only."""
+        digest = hashlib.sha256()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                digest.update(f"{item.name} {value.dtype.str} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(repr((self.classes, self.category_ids)).encode())
+        return digest.hexdigest()
+
+    def summary(self) -> list[str]:
+        """Lines for the log: counts, boxes that will be clipped, and each dropped object."""
+        empty = int((np.diff(self.starts) == 0).sum())
+        lines = [
+            f"{len(self)} images, {len(self.labels)} objects of {len(self.classes)} classes, "
+            f"{int(self.crowd.sum())} of them crowds; "
+            f"{empty} images without objects (kept), {len(self.dropped)} objects dropped"
+        ]
+        owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        outside = int((inside(self.xywh, self.sizes[owners]) < 1).sum())
+        if outside:
+            lines.append(f"{outside} boxes leave their image and are clipped")
+        return lines + [f"dropped: {line}" for line in self.dropped]
+
+
+PER_IMAGE = ("image_ids", "file_names", "sizes")
+PER_OBJECT = ("xywh", "labels", "crowd", "areas", "ids")
+
+
+@dataclass
+class Rows:
+    """What a reader collects; `pack` checks it and makes `Annotations` of it.
+
+    Images and objects in any order; `owners` holds the index of each object's image, `labels` its
+    category id, `files` the file that states the objects of an image, if it is not the source.
+    """
+
+    image_ids: list[int] = field(default_factory=list)
+    file_names: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    xywh: list[tuple[float, float, float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+def pack(
+    rows: Rows,
+    *,
+    source: str,
+    categories: dict[int, str],
+    on_invalid: OnInvalid,
+) -> Annotations:
+    """`Annotations` with the images sorted by id and the categories by theirs.
+
+    categories: id -> name. source: the file that messages name. Raises DataError where there is no image, and with
+    on_invalid="error" a single one with a line for every invalid object.
+    """
+    if not rows.image_ids:
+        raise DataError(f"{source}: no images")
+    image_ids = np.array(rows.image_ids, np.int64)
+    by_id = np.argsort(image_ids, kind="stable")
+    owners = np.argsort(by_id)[np.array(rows.owners, np.int64)]
+    sizes = np.array(rows.sizes, np.int32).reshape(-1, 2)[by_id]
+    names = [rows.file_names[i] for i in by_id]
+    files = [rows.files[i] for i in by_id] if rows.files else [source] * len(names)
+    objects = np.argsort(owners, kind="stable")
+    owners = owners[objects]
+    xywh = np.array(rows.xywh, np.float64).reshape(-1, 4)[objects]
+    areas = np.array(rows.areas, np.float64)[objects]
+    ids = np.array(rows.ids, np.int64)[objects]
+
+    reasons = invalid(xywh, areas, sizes[owners])
+    lines = tuple(
+        f"{files[owners[b]]}: image {names[owners[b]]} (id {image_ids[by_id[owners[b]]]}), "
+        f"annotation {ids[b]}: box {xywh[b].tolist()} (x, y, w, h) {reason}"
+        for b, reason in sorted(reasons.items())
+    )
+    if lines and on_invalid == "error":
+        raise DataError("\n".join(lines))
+    keep = np.ones(len(owners), bool)
+    keep[list(reasons)] = False
+    category_ids = sorted(categories)
+    class_of = {category: k for k, category in enumerate(category_ids)}
+    return Annotations(
+        image_ids=image_ids[by_id],
+        file_names=np.array([name.encode() for name in names]),
+        sizes=sizes,
+        starts=_starts(np.bincount(owners[keep], minlength=len(names))),
+        xywh=xywh[keep],
+        labels=np.array([class_of[c] for c in rows.labels], np.int64)[objects][keep],
+        crowd=np.array(rows.crowd, bool)[objects][keep],
+        areas=areas[keep],
+        ids=ids[keep],
+        classes=tuple(categories[c] for c in category_ids),
+        category_ids=tuple(category_ids),
+        dropped=lines,
+    )
+
+
+def invalid(
+    xywh: NDArray[np.float64], areas: NDArray[np.float64], sizes: NDArray[np.int32]
+) -> dict[int, str]:
+    """What is wrong with which object: index into B -> words.
+
+    xywh (B, 4); areas (B,); sizes (B, 2), height and width of each object's image.
+    """
+    finite = (np.abs(xywh) < MAX_COORDINATE).all(1)
+    reasons = {int(b): "is not finite" for b in np.flatnonzero(~finite)}
+    # In float32, as training sees them: a width of 1e-9 px at x = 500 is none.
+    corners = xyxy(np.where(finite[:, None], xywh, 0)).astype(np.float32)
+    empty = finite & (corners[:, 2:] <= corners[:, :2]).any(1)
+    reasons |= {int(b): "has no area" for b in np.flatnonzero(empty)}
+    rest = finite & ~empty
+    share = np.ones(len(xywh))
+    share[rest] = inside(xywh[rest], sizes[rest])
+    words = f"lies less than {MIN_INSIDE:.0%} inside its image"
+    reasons |= {int(b): words for b in np.flatnonzero(share < MIN_INSIDE)}
+    wrong_area = ~np.isfinite(areas) | (areas < 0)
+    words = "has an `area` that is negative or not finite"
+    return {int(b): words for b in np.flatnonzero(wrong_area)} | reasons
+
+
+def xyxy(xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, 4) corners of (B, 4) boxes given by corner and sides."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+
+
+def inside(xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(B,) share of each box that lies in its image; sizes (B, 2), height and width."""
+    corners = xyxy(xywh)
+    limits = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], 1)
+    cut = np.clip(corners, 0, limits)
+    # Corners by corners, not by the stated sides: a box that is not cut gives exactly 1.
+    return np.prod((cut[:, 2:] - cut[:, :2]) / (corners[:, 2:] - corners[:, :2]), axis=1)
+
+
+def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

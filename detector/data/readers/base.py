@@ -1,0 +1,37 @@
+"""What a reader and a data set are. A new format is one file here and one yaml in `configs/data`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.annotations import Annotations
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+class Dataset(ABC):
+    """Annotations and the images they speak of. name: how messages call it."""
+
+    def __init__(self, name: str, annotations: Annotations) -> None:
+        self.name = name
+        self.annotations = annotations
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    @abstractmethod
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB pixels. Raises DataError for a file that cannot be used, naming it."""
+
+
+class Reader(ABC):
+    """Finds the data of a split. Its options are the keyword-only arguments of its constructor."""
+
+    @abstractmethod
+    def read(self, split: Split) -> Dataset:
+        """The data of a split. Raises DataError, naming file, key or ids, before any image is used."""

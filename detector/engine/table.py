@@ -1,0 +1,55 @@
+"""One table of several runs, from the files they wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detector.errors import ConfigError
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Name, status, metrics and median images per second of a run folder.
+
+    Raises ConfigError where the folder holds no finished run.
+    """
+    metrics = folder / "metrics.json"
+    if not metrics.is_file():
+        raise ConfigError(f"runs: {folder} holds no finished run (no {metrics.name})")
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    speeds = sorted(line["images_per_second"] for line in lines)
+    return {
+        "run": folder.name,
+        **{key: value for key, value in json.loads(metrics.read_text()).items() if key in METRICS},
+        "steps": lines[-1]["step"],
+        "images/s": speeds[len(speeds) // 2],
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table, best AP first; '-' where a number does not exist."""
+    columns = ["run", *METRICS, "steps", "images/s"]
+    head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    ordered = sorted(rows, key=lambda row: -(row["AP"] or 0.0))
+    body = [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in ordered]
+    return "\n".join([head, *body])
+
+
+def spread(rows: list[dict[str, Any]]) -> str:
+    """One sentence on how far the runs lie apart."""
+    values = [row["AP"] or 0.0 for row in rows]
+    return (
+        f"AP from {min(values):.3f} to {max(values):.3f} over {len(rows)} runs, one seed each: "
+        "what another seed would change is not measured here."
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if value <= 1 else f"{value:.1f}"
+    return str(value)
