@@ -71,8 +71,8 @@ class Annotations:
         """The annotations of some images only, in the given order."""
         images = np.asarray(list(indices), dtype=np.int64)
         counts = np.diff(self.starts)[images]
-        spans = [np.arange(self.starts[i], self.starts[i + 1]) for i in images]
-        objects = np.concatenate([np.zeros(0, np.int64), *spans])
+        every = np.arange(len(self.labels))
+        objects = np.concatenate([every[:0], *(every[self.objects(i)] for i in images)])
         per_image = {name: getattr(self, name)[images] for name in PER_IMAGE}
         per_object = {name: getattr(self, name)[objects] for name in PER_OBJECT}
         return replace(self, starts=_starts(counts), **per_image, **per_object)
@@ -137,8 +137,8 @@ def pack(
 ) -> Annotations:
     """`Annotations` with the images sorted by id and the categories by theirs.
 
-    categories: id -> name. source: the file that messages name. Raises DataError where there is no image, and with
-    on_invalid="error" a single one with a line for every invalid object.
+    categories: id -> name. source: the file that messages name. Raises DataError where there is no
+    image, and with on_invalid="error" a single one with a line for every invalid object.
     """
     if not rows.image_ids:
         raise DataError(f"{source}: no images")
@@ -189,11 +189,11 @@ def invalid(
 
     xywh (B, 4); areas (B,); sizes (B, 2), height and width of each object's image.
     """
-    finite = (np.abs(xywh) < MAX_COORDINATE).all(1)
+    finite = np.all(np.abs(xywh) < MAX_COORDINATE, axis=1)
     reasons = {int(b): "is not finite" for b in np.flatnonzero(~finite)}
     # In float32, as training sees them: a width of 1e-9 px at x = 500 is none.
     corners = xyxy(np.where(finite[:, None], xywh, 0)).astype(np.float32)
-    empty = finite & (corners[:, 2:] <= corners[:, :2]).any(1)
+    empty = finite & np.any(corners[:, 2:] <= corners[:, :2], axis=1)
     reasons |= {int(b): "has no area" for b in np.flatnonzero(empty)}
     rest = finite & ~empty
     share = np.ones(len(xywh))

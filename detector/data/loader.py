@@ -1,64 +1,30 @@
-"""Batches, made by loader processes whose number changes nothing."""
+"""From a data set to batches. How many processes load changes nothing but the time it takes."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.readers.base import Dataset
 from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Augmentation, Sample
-from detector.errors import DataError
-from detector.structures import BACKGROUND, Batch, Targets, pin
+from detector.errors import UserError
+from detector.structures import BACKGROUND, Batch, Targets
 
-MULTIPLE = 32
-"""Padded sides are multiples of it: the stride of C5."""
+STRIDE = 32
+"""Sides of a batch are multiples of it, so that each stage of a backbone halves them exactly."""
 
 Item = tuple[Sample, int, int]
-"""A sample, the id of its image, the key of its draws."""
+"""A sample, its image id, its key."""
 
-
-def load(dataset: Dataset, index: int) -> Sample:
-    """Image and objects as they are in the data set. Raises DataError for an unusable image."""
-    annotations = dataset.annotations
-    objects = annotations.objects(index)
-    return Sample(
-        image=dataset.image(index),
-        boxes=annotations.boxes(index),
-        labels=annotations.labels[objects],
-        crowd=annotations.crowd[objects],
-        scale=np.ones(2, np.float32),
-    )
-
-
-def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
-    """One batch of N items, padded right and bottom with zeros to a common multiple of 32."""
-    samples = [sample for sample, _, _ in items]
-    sizes = torch.tensor([sample.image.shape[:2] for sample in samples])
-    height, width = (int(-(-side // MULTIPLE) * MULTIPLE) for side in sizes.amax(0).tolist())
-    most = max(len(sample.boxes) for sample in samples)
-    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
-    boxes = torch.zeros(len(items), most, 4)
-    labels = torch.full((len(items), most), BACKGROUND)
-    crowd = torch.zeros(len(items), most, dtype=torch.bool)
-    for i, sample in enumerate(samples):
-        h, w = sample.image.shape[:2]
-        count = len(sample.boxes)
-        pixels = np.ascontiguousarray(sample.image.transpose(2, 0, 1))
-        images[i, :, :h, :w] = torch.from_numpy(pixels)
-        boxes[i, :count] = torch.from_numpy(sample.boxes)
-        labels[i, :count] = torch.from_numpy(sample.labels)
-        crowd[i, :count] = torch.from_numpy(sample.crowd)
-    ids = tuple(image_id for _, image_id, _ in items)
-    keys = torch.tensor([key for _, _, key in items])
-    scales = torch.from_numpy(np.stack([sample.scale for sample in samples]))
-    return Batch(images, sizes, scales, ids), Targets(boxes, labels, crowd, sizes, ids, keys)
+Batches = Iterator[tuple[Batch, Targets]]
 
 
 def train_batches(
@@ -73,20 +39,25 @@ def train_batches(
     start_step: int = 0,
     stop_step: int,
     num_workers: int = 0,
-    timeout: float = 0,
+    timeout: float = 300.0,
     pin_memory: bool = False,
-) -> Iterator[tuple[Batch, Targets]]:
-    """This rank's micro-batches of the steps from `start_step` to before `stop_step`, in order.
+) -> Batches:
+    """The micro-batches of a rank for the steps from `start_step` until `stop_step`, in order.
 
-    The images of a step do not depend on ranks or micro-batches, which take contiguous slices.
+    The images of a step follow from (seed, step). A rank takes a contiguous share of them, its
+    micro-batches are contiguous shares of that. Raises DataError from whichever process met it.
     """
     share = batch_size // world_size
-    plan = (
-        step_samples(seed, step, batch_size, len(dataset))[first : first + micro_batch]
-        for step in range(start_step, stop_step)
-        for first in range(rank * share, (rank + 1) * share, micro_batch)
-    )
-    return _batches(_Source(dataset, augment, seed), plan, num_workers, timeout, pin_memory)
+
+    def groups() -> Iterator[list[tuple[int, int]]]:
+        for step in range(start_step, stop_step):
+            images = step_samples(seed, step, batch_size, len(dataset))
+            mine = images[rank * share : (rank + 1) * share]
+            for first in range(0, share, micro_batch):
+                yield mine[first : first + micro_batch]
+
+    items = TrainItems(dataset, augment, seed)
+    return _load(items, groups(), num_workers, timeout, pin_memory)
 
 
 def evaluation_batches(
@@ -97,68 +68,130 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
-    timeout: float = 0,
+    timeout: float = 300.0,
     limit: int | None = None,
-) -> Iterator[tuple[Batch, Targets]]:
-    """This rank's groups of the first `limit` images, in order.
+) -> Batches:
+    """The batches of a rank: each image once over all ranks, or the first `limit` images.
 
-    Image i is in group i // images_per_group whatever the number of ranks, so that it is padded in
-    the same way; a rank takes whole groups, one run of them.
+    Groups of neighbours are fixed (index // images_per_group), so that padding, and with it each
+    number of the model, does not depend on the ranks; a rank takes a contiguous range of groups.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    starts = range(0, count, images_per_group)
-    low, high = (len(starts) * r // world_size for r in (rank, rank + 1))
-    plan = ([(0, i) for i in range(s, min(s + images_per_group, count))] for s in starts[low:high])
-    return _batches(_Source(dataset, augment, None), plan, num_workers, timeout, False)
+    num_images = len(dataset) if limit is None else min(limit, len(dataset))
+    num_groups = -(-num_images // images_per_group)
+    mine = range(rank * num_groups // world_size, (rank + 1) * num_groups // world_size)
+    groups = (
+        [(0, i) for i in range(g * images_per_group, min((g + 1) * images_per_group, num_images))]
+        for g in mine
+    )
+    return _load(EvaluationItems(dataset, augment), groups, num_workers, timeout, False)
 
 
-class _Source(TorchDataset[Item | DataError]):
-    """Samples by (epoch, index); a seed means training, None evaluation.
+class TrainItems(TorchDataset[Item]):
+    """The augmented image of an (epoch, index)."""
 
-    An unusable image comes back as its error: a loader process would add its traceback to a raised
-    one, and the user's line would drown.
+    def __init__(self, dataset: Dataset, augment: Augmentation, seed: int) -> None:
+        self.dataset, self.augment, self.seed = dataset, augment, seed
+
+    def __getitem__(self, index: tuple[int, int]) -> Item:
+        key = sample_key(self.seed, *index)
+        sample = self.augment.train(read_sample(self.dataset, index[1]), key)
+        return sample, int(self.dataset.annotations.image_ids[index[1]]), key
+
+
+class EvaluationItems(TorchDataset[Item]):
+    """The image of an (epoch, index) at the model's size; the epoch has no influence."""
+
+    def __init__(self, dataset: Dataset, augment: Augmentation) -> None:
+        self.dataset, self.augment = dataset, augment
+
+    def __getitem__(self, index: tuple[int, int]) -> Item:
+        sample = self.augment.evaluate(read_sample(self.dataset, index[1]))
+        image_id = int(self.dataset.annotations.image_ids[index[1]])
+        return sample, image_id, sample_key(0, 0, index[1])
+
+
+class Guarded(TorchDataset[tuple[Batch, Targets] | UserError]):
+    """The batch of a group of indices, or the user's error as a value: raised in a worker, it would
+    come out of torch with the worker's traceback for a message.
     """
 
-    def __init__(self, dataset: Dataset, augment: Augmentation, seed: int | None) -> None:
-        self._dataset, self._augment, self._seed = dataset, augment, seed
+    def __init__(self, items: TorchDataset[Item]) -> None:
+        self.items = items
 
-    def __getitem__(self, place: tuple[int, int]) -> Item | DataError:
-        epoch, index = place
-        image_id = int(self._dataset.annotations.image_ids[index])
+    def __getitem__(self, indices: Sequence[tuple[int, int]]) -> tuple[Batch, Targets] | UserError:
         try:
-            sample = load(self._dataset, index)
-        except DataError as error:
+            return collate([self.items[i] for i in indices])
+        except UserError as error:
             return error
-        if self._seed is None:
-            return self._augment.evaluate(sample), image_id, 0
-        key = sample_key(self._seed, epoch, index)
-        return self._augment.train(sample, key), image_id, key
 
 
-def _collate_or_error(items: list[Item | DataError]) -> tuple[Batch, Targets] | DataError:
-    for item in items:
-        if isinstance(item, DataError):
-            return item
-    return collate(items)  # type: ignore[arg-type]
+def read_sample(dataset: Dataset, index: int) -> Sample:
+    """An image as the file has it, with its objects."""
+    annotations, objects = dataset.annotations, dataset.annotations.objects(index)
+    return Sample(
+        image=dataset.image(index),
+        boxes=annotations.boxes(index),
+        labels=annotations.labels[objects],
+        crowd=annotations.crowd[objects],
+        scale=np.ones(2, np.float32),
+    )
 
 
-def _batches(
-    source: _Source, plan: Any, num_workers: int, timeout: float, pin_memory: bool
-) -> Iterator[tuple[Batch, Targets]]:
+def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
+    """A batch of samples, images padded right and bottom with 0 to multiples of STRIDE."""
+    samples = [sample for sample, _, _ in items]
+    image_ids = tuple(image_id for _, image_id, _ in items)
+    sizes = torch.tensor([sample.image.shape[:2] for sample in samples])
+    height, width = (-(-int(side) // STRIDE) * STRIDE for side in sizes.amax(0))
+    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
+    for canvas, sample in zip(images, samples, strict=True):
+        h, w = sample.image.shape[:2]
+        canvas[:, :h, :w] = torch.from_numpy(sample.image).permute(2, 0, 1)
+    scales = torch.from_numpy(np.stack([sample.scale for sample in samples]))
+    most = max(len(sample.labels) for sample in samples)
+    targets = Targets(
+        boxes=_padded([sample.boxes for sample in samples], most, 0),
+        labels=_padded([sample.labels for sample in samples], most, BACKGROUND),
+        crowd=_padded([sample.crowd for sample in samples], most, False),
+        image_sizes=sizes,
+        image_ids=image_ids,
+        keys=torch.tensor([key for _, _, key in items]),
+    )
+    return Batch(images, sizes, scales, image_ids), targets
+
+
+def _padded(rows: list[NDArray], most: int, filler: float) -> torch.Tensor:
+    """(N, most, ...) of N arrays (M, ...) with M <= most."""
+    out = np.full((len(rows), most, *rows[0].shape[1:]), filler, rows[0].dtype)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(out)
+
+
+def _load(
+    items: TorchDataset[Item],
+    groups: Iterator[list[tuple[int, int]]],
+    num_workers: int,
+    timeout: float,
+    pin_memory: bool,
+) -> Batches:
     loader = DataLoader(
-        source,
-        batch_sampler=plan,
+        Guarded(items),
+        batch_size=None,
+        sampler=groups,  # type: ignore[arg-type]
         num_workers=num_workers,
-        collate_fn=_collate_or_error,
-        timeout=timeout if num_workers else 0,
-        worker_init_fn=_start_worker if num_workers else None,
+        timeout=timeout if num_workers > 0 else 0,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
     )
     for batch in loader:
-        if isinstance(batch, DataError):
+        if isinstance(batch, UserError):
             raise batch
-        yield (pin(batch[0]), pin(batch[1])) if pin_memory else batch
+        yield batch
 
 
 def _start_worker(worker: int) -> None:
+    """One thread a process. Ctrl-C is for the main process, which ends its workers in order."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

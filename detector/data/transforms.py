@@ -1,16 +1,18 @@
-"""What happens to an image and its boxes before the model sees them.
+"""From an image of a file to an image for the model, with its boxes.
 
-albumentations does the work, behind an adapter: every draw is a function of the image's key, so
-that loader processes never repeat one another and their number changes nothing.
+Resizing and cropping are done here, in one interpolation, so that the scale of each axis and the
+boxes are exact; flips and colour are albumentations'. All that is random about a sample follows
+from one key: the same in any process, in any order.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
-import albumentations as A
+import albumentations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,17 @@ from numpy.typing import NDArray
 from detector.registry import AUGMENTATIONS
 from detector.schema import require
 
+MIN_SIDE = 1.0
+"""Pixels; a box with a shorter side is not trained on: no pixel shows the object."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its objects, in the pixels of that image.
+    """An image and its objects.
 
-    image: (H, W, 3) uint8 RGB. boxes: (M, 4) float32 xyxy. labels: (M,) int64. crowd: (M,) bool.
-    scale: (2,) float32, size here divided by size in the file, (height, width).
+    image: (H, W, 3) uint8 RGB. boxes: (M, 4) float32 xyxy in its pixels. labels: (M,) int64.
+    crowd: (M,) bool. scale: (2,) float32, size after the resize by size in the file, (height,
+    width): the two differ where a side was rounded to whole pixels. A crop does not change it.
     """
 
     image: NDArray[np.uint8]
@@ -35,26 +41,28 @@ class Sample:
 
 
 class Augmentation(ABC):
-    """What training and evaluation do to a sample. The output keeps 0 <= x1 < x2 <= W."""
+    """Afterwards 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H hold for every box."""
 
     @abstractmethod
     def train(self, sample: Sample, key: int) -> Sample:
-        """The sample as training sees it; a function of the sample and the key alone."""
+        """A random variant, a pure function of its arguments. key: in [0, 2^63)."""
 
     @abstractmethod
     def evaluate(self, sample: Sample) -> Sample:
-        """The sample as evaluation sees it: all objects, only the size may change."""
+        """The sample at the size the model shall see; nothing else is changed."""
 
 
 @AUGMENTATIONS.register("albumentations")
 class Albumentations(Augmentation):
-    """Resize, scale jitter with crop, horizontal flip, colour.
+    """Resize, then for training scale jitter with crop, horizontal flip and colour.
 
-    min_size: length of the shorter side in pixels, max_size: limit of the longer one, which goes
-    first; only max_size: the longer side gets that length; both null: no resize.
-    horizontal_flip: probability. scale_jitter: range of a random factor on the size; what exceeds
-    the size without it is cropped at random. color: probability of a change of brightness,
-    contrast, saturation and hue. min_visible: share of a box's area that a crop must leave.
+    min_size: the shorter side becomes this many pixels, unless the longer would exceed max_size,
+    which then decides; max_size alone sets the longer side; null for both leaves images alone.
+    horizontal_flip: probability. scale_jitter: a factor on the size, drawn evenly in its logarithm;
+    what exceeds the size without jitter is cropped away at a random place. color: probability of
+    a jitter of brightness, contrast and saturation by up to 30 % and of hue by 0.02 turns.
+    min_visible: a box of which clipping and cropping leave a smaller share is dropped, unless it is
+    a crowd.
     """
 
     def __init__(
@@ -67,113 +75,145 @@ class Albumentations(Augmentation):
         color: float = 0.0,
         min_visible: float = 0.25,
     ) -> None:
-        for name, value in (("min_size", min_size), ("max_size", max_size)):
-            require(value is None or value > 0, f"{name}: {value} given, above 0 or null is needed")
-        for name, share in (("horizontal_flip", horizontal_flip), ("color", color)):
-            require(0 <= share <= 1, f"{name}: {share} given, 0 to 1 is allowed")
-        require(0 <= min_visible < 1, f"min_visible: {min_visible} given, 0 to below 1 is allowed")
-        low, high = scale_jitter
-        require(0 < low <= high, f"scale_jitter: [{low}, {high}] given, 0 < low <= high is needed")
-        self.min_size = min_size
-        self.max_size = max_size
-        self.scale_jitter = scale_jitter
-        self.min_visible = min_visible
-        self._has_draws = horizontal_flip > 0 or color > 0
-        jitter = A.ColorJitter(
-            brightness=(0.7, 1.3),
-            contrast=(0.7, 1.3),
-            saturation=(0.7, 1.3),
-            hue=(-0.03, 0.03),
-            p=color,
-        )
-        self._compose = A.Compose(
-            [A.HorizontalFlip(p=horizontal_flip), *([jitter] if color > 0 else [])],
-            bbox_params=A.BboxParams(format="pascal_voc", label_fields=["index"]),
-        )
+        _require_options(min_size, max_size, scale_jitter)
+        for key, value in (
+            ("horizontal_flip", horizontal_flip),
+            ("color", color),
+            ("min_visible", min_visible),
+        ):
+            require(0 <= value <= 1, f"{key}: {value} given, 0 to 1 is allowed")
+        self.min_size, self.max_size = min_size, max_size
+        self.scale_jitter, self.min_visible = scale_jitter, min_visible
+        self.compose = _compose(horizontal_flip, color)
 
     def train(self, sample: Sample, key: int) -> Sample:
-        generator = np.random.default_rng(key)
-        height, width = sample.image.shape[:2]
-        target = self.size(height, width)
-        factor = float(generator.uniform(*self.scale_jitter))
-        sample = resize(sample, tuple(max(1, round(side * factor)) for side in target))
-        sample = clip(self._crop(sample, target, generator), self.min_visible)
-        return self._draw(sample, key) if self._has_draws else sample
+        draws = np.random.Generator(np.random.PCG64(np.random.SeedSequence([key, 1])))
+        size = self.target_size(sample.image, 1.0)
+        jittered = self.target_size(sample.image, self._jitter(draws.random()))
+        resized = resize(sample, jittered)
+        result = crop(clip(resized), size, draws.random(2))
+        result = keep(result, visible(result.boxes, resized.boxes) >= self.min_visible)
+        return self._flip_and_color(result, key) if self.compose is not None else result
 
     def evaluate(self, sample: Sample) -> Sample:
-        return resize(sample, self.size(*sample.image.shape[:2]))
+        result = clip(resize(sample, self.target_size(sample.image, 1.0)))
+        return _select(result, np.all(result.boxes[:, 2:] > result.boxes[:, :2], axis=1))
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after the resize, without jitter; each side rounded on its own."""
+    def target_size(self, image: NDArray[np.uint8], factor: float) -> tuple[int, int]:
+        """(height, width) of the resized image, rounded half up, at least 1 px."""
+        height, width = image.shape[:2]
+        short, long = min(height, width), max(height, width)
         scale = 1.0
         if self.min_size is not None:
-            scale = self.min_size / min(height, width)
-        if self.max_size is not None:
-            limit = self.max_size / max(height, width)
-            scale = limit if self.min_size is None else min(scale, limit)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+            scale = self.min_size / short
+        if self.max_size is not None and (self.min_size is None or long * scale > self.max_size):
+            scale = self.max_size / long
+        scale *= factor
+        return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
 
-    def _crop(
-        self, sample: Sample, target: tuple[int, int], generator: np.random.Generator
-    ) -> Sample:
-        """A random window of at most the target size."""
-        height, width = sample.image.shape[:2]
-        top = int(generator.integers(max(0, height - target[0]) + 1))
-        left = int(generator.integers(max(0, width - target[1]) + 1))
-        if height <= target[0] and width <= target[1]:
-            return sample
-        image = sample.image[top : top + target[0], left : left + target[1]]
-        shift = np.array([left, top, left, top], np.float32)
-        return replace(sample, image=image, boxes=sample.boxes - shift)
+    def _jitter(self, draw: float) -> float:
+        low, high = self.scale_jitter
+        return low * (high / low) ** draw
 
-    def _draw(self, sample: Sample, key: int) -> Sample:
-        """The random transforms of albumentations, which takes and gives lists of floats."""
-        self._compose.set_random_seed(key % 2**32)
-        done: dict[str, Any] = self._compose(
-            image=np.ascontiguousarray(sample.image),
-            bboxes=sample.boxes,
-            index=np.arange(len(sample.boxes)),
+    def _flip_and_color(self, sample: Sample, key: int) -> Sample:
+        """Through albumentations. The number of each box travels along, not its label: labels would
+        come back as floats.
+        """
+        self.compose.set_random_seed(int(np.random.SeedSequence([key, 2]).generate_state(1)[0]))
+        numbers = np.arange(len(sample.boxes))
+        # In float64: its boxes are relative to the image's size and would be rounded twice.
+        boxes = sample.boxes.astype(np.float64)
+        result = self.compose(image=sample.image, bboxes=boxes, numbers=numbers)
+        order = np.asarray(result["numbers"], np.int64)
+        moved = replace(
+            _select(sample, order),
+            image=result["image"],
+            boxes=np.asarray(result["bboxes"], np.float32).reshape(-1, 4),
         )
-        boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, 4)
-        kept = np.asarray(done["index"], np.int64).reshape(-1)
-        sample = replace(
-            sample,
-            image=done["image"],
-            boxes=boxes,
-            labels=sample.labels[kept],
-            crowd=sample.crowd[kept],
-        )
-        return clip(sample, 0.0)  # its arithmetic on shares of the image may leave it by a rounding
+        return clip(moved)
 
 
-def resize(sample: Sample, size: tuple[int, ...]) -> Sample:
-    """The sample at (height, width), bilinear; itself where that is its size.
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample at (height, width); the same object where that is its size already.
 
-    Boxes are scaled by what each axis really got, since sides are rounded to whole pixels.
+    Areas are averaged where the image shrinks (no aliasing), else linear interpolation.
     """
     height, width = sample.image.shape[:2]
-    if (height, width) == tuple(size):
+    if size == (height, width):
         return sample
-    ratio = np.array([size[0] / height, size[1] / width], np.float32)
-    shrinks = size[0] < height or size[1] < width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
+    image = cv2.resize(sample.image, (size[1], size[0]), interpolation=method)
+    y, x = size[0] / height, size[1] / width
     return replace(
         sample,
-        image=cv2.resize(sample.image, (size[1], size[0]), interpolation=method),
-        boxes=sample.boxes * ratio[[1, 0, 1, 0]],
-        scale=sample.scale * ratio,
+        image=image,
+        boxes=(sample.boxes * np.array([x, y, x, y])).astype(np.float32),
+        scale=(sample.scale * np.array([y, x])).astype(np.float32),
     )
 
 
-def clip(sample: Sample, min_visible: float) -> Sample:
-    """Boxes cut to the image; those of which less than `min_visible` (or no pixel) is left go."""
+def crop(sample: Sample, size: tuple[int, int], draws: NDArray[np.float64]) -> Sample:
+    """A window of at most (height, width), placed by two draws in [0, 1); boxes are cut to it."""
+    spare = np.maximum(np.array(sample.image.shape[:2]) - size, 0)
+    if not spare.any():
+        return sample
+    top, left = (int(d) for d in draws * (spare + 1))
+    image = np.ascontiguousarray(sample.image[top : top + size[0], left : left + size[1]])
+    shift = np.array([left, top, left, top], np.float32)
+    return clip(replace(sample, image=image, boxes=sample.boxes - shift))
+
+
+def clip(sample: Sample) -> Sample:
+    """The sample with its boxes cut to the image; one outside keeps no area."""
     height, width = sample.image.shape[:2]
-    limit = np.array([width, height, width, height], np.float32)
-    boxes = np.clip(sample.boxes, 0, limit)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    whole = sample.boxes[:, 2:] - sample.boxes[:, :2]
-    visible = sides.prod(1) / np.maximum(whole.prod(1), 1e-6)
-    kept = (sides > 0).all(1) & (visible >= min_visible)
-    if kept.all():
-        return replace(sample, boxes=boxes)
-    return replace(sample, boxes=boxes[kept], labels=sample.labels[kept], crowd=sample.crowd[kept])
+    limits = np.array([width, height, width, height], np.float32)
+    return replace(sample, boxes=np.clip(sample.boxes, 0, limits))
+
+
+def visible(boxes: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(M,) areas of the boxes, divided by those of the same boxes before they were cut."""
+    areas = [np.prod((b[:, 2:] - b[:, :2]).astype(np.float64), axis=1) for b in (boxes, whole)]
+    return areas[0] / np.maximum(areas[1], np.finfo(np.float64).tiny)
+
+
+def keep(sample: Sample, is_visible: NDArray[np.bool_]) -> Sample:
+    """The sample with the objects that are visible or crowds, and at least MIN_SIDE long."""
+    sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
+    return _select(sample, (is_visible | sample.crowd) & np.all(sides >= MIN_SIDE, axis=1))
+
+
+def _select(sample: Sample, which: Any) -> Sample:
+    """The sample with some of its objects, by mask or by index."""
+    return replace(
+        sample, boxes=sample.boxes[which], labels=sample.labels[which], crowd=sample.crowd[which]
+    )
+
+
+def _compose(horizontal_flip: float, color: float) -> Any:
+    """albumentations' part, or None where nothing is left for it to do."""
+    steps: list[Any] = []
+    if horizontal_flip > 0:
+        steps.append(albumentations.HorizontalFlip(p=horizontal_flip))
+    if color > 0:
+        strength = (0.7, 1.3)
+        steps.append(albumentations.ColorJitter(strength, strength, strength, 0.02, p=color))
+    if not steps:
+        return None
+    boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["numbers"])
+    return albumentations.Compose(steps, bbox_params=boxes)
+
+
+def _require_options(
+    min_size: int | None, max_size: int | None, scale_jitter: tuple[float, float]
+) -> None:
+    for key, value in (("min_size", min_size), ("max_size", max_size)):
+        require(value is None or value > 0, f"{key}: {value} given, above 0 or null is allowed")
+    require(
+        min_size is None or max_size is None or min_size <= max_size,
+        f"max_size: {max_size} given, at least min_size = {min_size} is needed",
+    )
+    low, high = scale_jitter
+    require(
+        0 < low <= high,
+        f"scale_jitter: {list(scale_jitter)} given, 0 < smallest <= largest is needed",
+    )

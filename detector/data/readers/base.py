@@ -1,4 +1,4 @@
-"""What a reader and a data set are. A new format is one file here and one yaml in `configs/data`."""
+"""What a reader and a data set are. A new format is one file here, one yaml in `configs/data`."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, split: Split) -> Dataset:
-        """The data of a split. Raises DataError, naming file, key or ids, before any image is used."""
+        """The data of a split. Raises DataError naming file, key or ids; no image is opened."""

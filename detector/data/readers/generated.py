@@ -1,8 +1,8 @@
 """The built-in set: small coloured shapes on clutter, with distractors. Needs no files.
 
 A class is a pair of shape and colour. A distractor has the shape of one class and the colour of
-another, so neither alone tells an object. Image i of a split is a pure function of (seed, split, i);
-label noise and missing labels change what is said about an image, never the image.
+another, so neither alone tells an object. Image i of a split is a pure function of (seed, split,
+i); label noise and missing labels change what is said about an image, never the image.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class GeneratedDataset(Dataset):
 
     def __init__(self, name: str, annotations: Annotations, options: Options, split: Split) -> None:
         super().__init__(name, annotations)
-        self.options, self.split = options, split
+        self.options = options
+        self.split: Split = split
 
     def image(self, index: int) -> NDArray[np.uint8]:
         rng = stream(self.options.seed, self.split, index, PAINT)
