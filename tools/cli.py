@@ -163,7 +163,8 @@ def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
         folder = Path(args.config_dir).resolve()
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: {folder} is not a folder")
-        overrides = [*overrides, f"hydra.searchpath=['file://{folder}']"]
+        quoted = str(folder).replace("'", r"\'")
+        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
     folder = Path(args.config_path).resolve() if args.config_path else CONFIGS
     with hydra.initialize_config_dir(str(folder), version_base=VERSION_BASE):
         config = hydra.compose(config_name, overrides, return_hydra_config=True)
