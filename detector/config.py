@@ -185,6 +185,13 @@ class EvaluateConfig:
     evaluator: Evaluator | None = None
 
 
+@dataclass(frozen=True)
+class TableConfig:
+    """One call of `tools/table.py`. folder: what holds the run folders."""
+
+    folder: str
+
+
 def from_omegaconf(node: DictConfig) -> tuple[Config, dict[str, Any]]:
     """The checked config and the same as plain values. Raises ConfigError."""
     values = plain_values(node)

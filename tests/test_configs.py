@@ -1,0 +1,240 @@
+"""The real yaml files, composed: they hold every key of the code, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from detector import config as configuration
+from detector.config import Config, from_omegaconf, from_plain, plain_values, to_yaml
+from detector.registry import REGISTRIES
+from detector.schema import LossPlug, Plug, build, options_of
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+OPTIONS = sorted(
+    (folder.name, file.stem)
+    for folder in CONFIGS.iterdir()
+    if folder.is_dir()
+    for file in folder.glob("*.yaml")
+)
+PARTS = [(group, option) for group, option in OPTIONS if group in REGISTRIES]
+
+CONTEXT = {"loss": (3,)}
+"""What the engine passes to a part before its options: to a loss the number of classes."""
+
+CHOICES = {"arch", "root", "horizontal_flip", "scale_jitter", "color"}
+"""Options in which files for one class differ, or that have to be given."""
+
+
+@pytest.fixture(autouse=True)
+def in_configs() -> Iterator[None]:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """Plain values of the composed config; what has to be given is given."""
+    node = hydra.compose("train", [*overrides])
+    for key in OmegaConf.missing_keys(node):
+        OmegaConf.update(node, key, "/somewhere")
+    return plain_values(node)
+
+
+class TestEveryOption:
+    @pytest.mark.parametrize(("group", "option"), OPTIONS)
+    def test_composes_to_a_valid_config(self, group: str, option: str) -> None:
+        config = from_plain(compose(f"{group}={option}"))
+        configuration.check_parts(config)
+
+    @pytest.mark.parametrize(("group", "option"), PARTS)
+    def test_of_a_part_builds_it(self, group: str, option: str) -> None:
+        plug = getattr(from_plain(compose(f"{group}={option}")), group)
+        registry = REGISTRIES[group]
+        part = registry.build(plug, *CONTEXT.get(group, ()))
+        assert type(part) is registry.get(plug.name)
+
+    @pytest.mark.parametrize(("group", "option"), PARTS)
+    def test_of_a_part_holds_every_option_of_its_class(self, group: str, option: str) -> None:
+        values = compose(f"{group}={option}")[group]
+        own = {"name", "weight"} if group in ("loss", "box_loss") else {"name"}
+        assert set(values) == own | set(options_of(REGISTRIES[group].get(values["name"])))
+
+    @pytest.mark.parametrize(("group", "option"), PARTS)
+    def test_of_a_part_holds_the_defaults_of_its_class(self, group: str, option: str) -> None:
+        """So that a yaml, the code and the documentation of the code say the same."""
+        plug = getattr(from_plain(compose(f"{group}={option}")), group)
+        cls = REGISTRIES[group].get(plug.name)
+        parameters = signature(cls).parameters
+        given = {k: v for k, v in REGISTRIES[group].check(plug).items() if k not in CHOICES}
+        assert given == {key: parameters[key].default for key in given}
+        assert getattr(plug, "weight", 1.0) == 1.0
+
+    def test_has_a_class_and_every_class_has_one(self) -> None:
+        for group, registry in REGISTRIES.items():
+            files = [yaml.safe_load(f.read_text()) for f in (CONFIGS / group).glob("*.yaml")]
+            names = {values.get(group, values)["name"] for values in files}
+            assert names == set(registry.names)
+
+
+class TestTrain:
+    def test_holds_every_key_of_the_schema(self) -> None:
+        assert keys(compose()) == keys_of(Config)
+
+    @pytest.mark.parametrize("key", ["evaluation", "ema", "loader"])
+    def test_holds_the_defaults_of_the_schema(self, key: str) -> None:
+        defaults = {field.name: field.default for field in fields(Config)}
+        assert compose()[key] == asdict(defaults[key])  # type: ignore[call-overload]
+
+    def test_holds_the_plain_defaults_of_the_schema(self) -> None:
+        values = compose()
+        for field in fields(Config):
+            if not isinstance(values[field.name], dict) and field.name != "steps":
+                assert values[field.name] == field.default, field.name
+
+    def test_the_full_model_is_that_of_the_schema(self) -> None:
+        config = from_plain(compose("model=full"))
+        assert config.model == configuration.ModelConfig()
+
+    def test_every_key_is_explained_in_its_line(self) -> None:
+        """Presets and `small` set keys that are explained where they are defined."""
+        for file in CONFIGS.rglob("*.yaml"):
+            if file.parent.name == "experiment" or file.stem == "small":
+                continue
+            for line in file.read_text().splitlines():
+                match = re.match(r"[ -]*([\w/ ]+): +[^ #]", line)
+                if match and match[1] not in ("name", "arch"):
+                    assert "  # " in line, f"{file}: {line}"
+
+    def test_config_yaml_reads_back_as_it_was(self) -> None:
+        values = compose()
+        assert yaml.safe_load(to_yaml(values)) == values
+        assert from_plain(yaml.safe_load(to_yaml(values))) == from_plain(values)
+
+    def test_the_failing_experiment_of_plain_cross_entropy_composes(self) -> None:
+        config, _ = from_omegaconf(
+            hydra.compose("train", ["loss=cross_entropy", "prior=0.5", "optim=sgd", "clip=null"])
+        )
+        assert (config.loss.name, config.optim.name) == ("cross_entropy", "sgd")
+        assert (config.prior, config.clip) == (0.5, None)
+
+    def test_options_are_overrides(self) -> None:
+        values = compose(
+            "loss.gamma=1", "loss.alpha=0.5", "box_loss=giou", "backbone=resnet50", "data=coco",
+            "data.root=/data/coco",
+        )  # fmt: skip
+        assert (values["loss"]["gamma"], values["loss"]["alpha"]) == (1, 0.5)
+        assert (values["box_loss"]["name"], values["backbone"]["arch"]) == ("giou", "resnet50")
+        assert values["data"]["root"] == "/data/coco"
+
+
+class TestSwappingTheLoss:
+    @pytest.mark.parametrize("loss", [name for group, name in OPTIONS if group == "loss"])
+    def test_changes_the_loss_and_nothing_else(self, loss: str) -> None:
+        before, after = compose("loss=focal"), compose(f"loss={loss}")
+        changed = {key for key in before.keys() | after.keys() if before[key] != after[key]}
+        expected = {"focal": set(), "yolo": {"loss", "box_loss"}}
+        assert changed == expected.get(loss, {"loss"})
+
+    def test_brings_the_box_loss_of_yolo_along(self) -> None:
+        assert compose("loss=yolo")["box_loss"] == compose("box_loss=yolo")["box_loss"]
+
+    @pytest.mark.parametrize(
+        "overrides", [["loss=yolo", "box_loss=giou"], ["box_loss=giou", "loss=yolo"]]
+    )
+    def test_keeps_the_box_loss_that_is_asked_for(self, overrides: list[str]) -> None:
+        values = compose(*overrides)
+        assert (values["loss"]["name"], values["box_loss"]["name"]) == ("yolo", "giou")
+
+    def test_takes_a_weight(self) -> None:
+        config = from_plain(compose("loss=ssd", "loss.weight=2", "box_loss.weight=0.5"))
+        assert (config.loss.weight, config.box_loss.weight) == (2.0, 0.5)
+        assert "weight" not in config.loss.options
+
+
+class TestPresets:
+    def test_an_experiment_beats_the_defaults_and_the_command_beats_it(self) -> None:
+        assert compose("experiment=smoke")["steps"] == 8
+        assert compose("experiment=smoke", "steps=3")["steps"] == 3
+        assert compose("experiment=smoke", "loss=ssd")["loss"]["name"] == "ssd"
+
+    def test_coco_r50_1x_is_the_published_recipe(self) -> None:
+        config = from_plain(compose("experiment=coco_r50_1x"))
+        assert (config.steps, config.batch_size) == (90_000, 16)
+        assert config.optim.options["lr"] == 0.01
+        milestones = config.schedule.options["milestones"]
+        assert [round(90_000 * share) for share in milestones] == [60_000, 80_000]
+        assert round(90_000 * config.schedule.options["warmup_share"]) == 1000
+        assert config.model == configuration.ModelConfig()
+        assert config.backbone.options["weights"] == "IMAGENET1K_V1"
+        assert config.augment.options["min_size"] == 800
+        assert config.augment.options["max_size"] == 1333
+
+    @pytest.mark.parametrize(("name", "epochs", "size"), [("320", 12, 320), ("416", 36, 416)])
+    def test_bccd_is_the_comparison_that_is_stated(self, name: str, epochs: int, size: int) -> None:
+        config = from_plain(compose(f"experiment=bccd_{name}"))
+        assert (config.epochs, config.steps, config.batch_size) == (float(epochs), None, 8)
+        assert config.augment.options["max_size"] == size
+        assert config.data.options["on_invalid"] == "drop"
+        assert (config.backbone.options["arch"], config.backbone.options["weights"]) == (
+            "resnet18",
+            None,
+        )
+        assert config.model == configuration.ModelConfig()
+
+    def test_overfitting_scores_the_images_it_trains_on(self) -> None:
+        options = from_plain(compose("experiment=overfit_coco128")).data.options
+        assert options["train_annotations"] == options["val_annotations"]
+        assert options["train_images"] == options["val_images"]
+        assert options["limit"] == 16
+
+
+class TestOtherTools:
+    @pytest.mark.parametrize("name", [f.stem for f in CONFIGS.glob("*.yaml") if f.stem != "train"])
+    def test_the_config_of_a_tool_is_that_of_its_class(self, name: str) -> None:
+        cls = getattr(configuration, f"{name.title()}Config")
+        node = hydra.compose(name)
+        assert set(node) == {field.name for field in fields(cls)}
+        for key in OmegaConf.missing_keys(node):
+            OmegaConf.update(node, key, "something")
+        values = plain_values(node)
+        defaults = cls(**{key: values[key] for key in required(cls)})
+        parts = {key for key, value in values.items() if isinstance(value, dict)}
+        given = build(cls, values)
+        for key in values.keys() - parts - required(cls):
+            assert getattr(given, key) == getattr(defaults, key), key
+
+
+def required(cls: type) -> set[str]:
+    """Fields without a default."""
+    return {name for name, p in signature(cls).parameters.items() if p.default is p.empty}
+
+
+def keys(values: dict[str, Any], *, depth: int = 0) -> set[str]:
+    """Dotted keys; parts are opaque."""
+    found: set[str] = set()
+    for key, value in values.items():
+        is_node = isinstance(value, dict) and "name" not in value
+        found |= {f"{key}.{inner}" for inner in keys(value, depth=depth + 1)} if is_node else {key}
+    return found
+
+
+def keys_of(cls: type) -> set[str]:
+    """The same of a dataclass."""
+    found: set[str] = set()
+    for field in fields(cls):
+        if is_dataclass(field.default) and not isinstance(field.default, Plug | LossPlug):
+            found |= {f"{field.name}.{inner}" for inner in keys_of(type(field.default))}
+        else:
+            found.add(field.name)
+    return found
