@@ -4,14 +4,84 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from detector.models.norm import FrozenBatchNorm, group_norm
+from detector.models.norm import ChannelsLastGroupNorm, FrozenBatchNorm, GroupNorm, group_norm
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (16, 16), (48, 16), (7, 1)])
 def test_a_group_norm_has_32_groups_or_the_most_that_fit(channels: int, groups: int) -> None:
     assert group_norm(channels).num_groups == groups
+
+
+def outcome(norm: nn.GroupNorm, x: Tensor, dy: Tensor) -> list[Tensor]:
+    """The output, and the gradients of input, weight and bias, for the gradient `dy`."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = norm(x)
+    return [y.detach(), *torch.autograd.grad(y, [x, norm.weight, norm.bias], dy)]
+
+
+def group_norm_case(
+    dtype: torch.dtype, channels: int = 64, groups: int = 32
+) -> tuple[GroupNorm, nn.GroupNorm, Tensor, Tensor]:
+    """Ours, torch's in float64, and a channels-last input and gradient of `dtype`."""
+    torch.manual_seed(0)
+    ours, reference = GroupNorm(groups, channels), nn.GroupNorm(groups, channels).double()
+    for p in (ours.weight, ours.bias):
+        nn.init.uniform_(p, 0.5, 2.0)
+    reference.load_state_dict(ours.state_dict())
+    x, dy = (1 + torch.randn(3, channels, 9, 7) for _ in range(2))
+    x, dy = (t.to(dtype).contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    return ours, reference, x, dy
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    # A handful of roundings of numbers near 1 to 53, 24 and 8 binary digits, in sums of 126 terms.
+    [(torch.float64, 1e-11), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)],
+)
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (64, 1), (6, 6)])
+def test_a_channels_last_group_norm_is_that_of_torch_in_float64(
+    dtype: torch.dtype, tolerance: float, channels: int, groups: int
+) -> None:
+    ours, reference, x, dy = group_norm_case(dtype, channels, groups)
+    ours = ours.double() if dtype == torch.float64 else ours
+    assert ChannelsLastGroupNorm.__name__ in str(ours(x.requires_grad_()).grad_fn)
+    found = outcome(ours, x, dy)
+    wanted = outcome(reference, x.double().contiguous(), dy.double().contiguous())
+    for ours_is, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours_is.double(), theirs, rtol=tolerance, atol=tolerance)
+    assert [t.dtype for t in found] == [dtype, dtype, ours.weight.dtype, ours.weight.dtype]
+
+
+def test_a_group_norm_keeps_the_channels_last_order_forward_and_back() -> None:
+    ours, _, x, dy = group_norm_case(torch.bfloat16)
+    y, dx, *_ = outcome(ours, x, dy)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert dx.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gradient_in_another_order_of_memory_is_understood() -> None:
+    ours, _, x, dy = group_norm_case(torch.float32)
+    for a, b in zip(outcome(ours, x, dy), outcome(ours, x, dy.contiguous()), strict=True):
+        # Sums over pixels in another order, in float32.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_not_a_number_passes_through_a_group_norm_both_ways() -> None:
+    ours, _, x, dy = group_norm_case(torch.float32)
+    x[0, 0, 0, 0] = torch.nan
+    *affected, d_bias = outcome(ours, x, dy)
+    assert all(bool(t.isnan().any()) for t in affected)
+    # The gradient of the bias is a sum of dy alone.
+    assert not d_bias.isnan().any()
+
+
+def test_without_gradients_the_numbers_are_the_same() -> None:
+    ours, _, x, _ = group_norm_case(torch.float32)
+    with torch.no_grad():
+        alone = ours(x)
+    assert torch.equal(alone, ours(x))
 
 
 def live_and_frozen() -> tuple[nn.BatchNorm2d, FrozenBatchNorm]:

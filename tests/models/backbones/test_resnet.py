@@ -14,7 +14,7 @@ from torchvision.models import ResNet18_Weights
 
 from detector.errors import ConfigError
 from detector.models.backbones.resnet import ResNet
-from detector.models.norm import FrozenBatchNorm
+from detector.models.norm import FrozenBatchNorm, GroupNorm
 from detector.registry import BACKBONES
 from detector.schema import Plug
 
@@ -71,7 +71,7 @@ def test_there_is_no_classifier() -> None:
 
 
 def test_the_default_is_group_norm_from_scratch_and_frozen_batch_norm_with_weights() -> None:
-    assert norms(build()) == {nn.GroupNorm}
+    assert norms(build()) == {GroupNorm}
     assert norms(build(weights="DEFAULT")) == {FrozenBatchNorm}
     assert norms(build(norm="batch")) == {nn.BatchNorm2d}
 
