@@ -186,6 +186,22 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class GenerateConfig:
+    """One call of `tools/generate.py`. See `configs/generate.yaml` for what each key means."""
+
+    data: Plug
+    augment: Plug
+    matcher: Plug
+    model: ModelConfig
+    output_dir: str | None = None
+    splits: tuple[Literal["train", "val"], ...] = ("train", "val")
+    limit: int | None = 200
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, f"limit: {self.limit} given, above 0 or null")
+
+
+@dataclass(frozen=True)
 class TableConfig:
     """One call of `tools/table.py`. folder: what holds the run folders."""
 

@@ -190,13 +190,15 @@ class TestPresets:
             "resnet18",
             None,
         )
-        assert config.model == configuration.ModelConfig()
+        assert (config.model.head.channels, config.model.head.num_convs) == (256, 4)
 
     def test_overfitting_scores_the_images_it_trains_on(self) -> None:
-        options = from_plain(compose("experiment=overfit_coco128")).data.options
+        """Also where they are named on the command line."""
+        values = compose("experiment=overfit_coco128", "data.train_images=elsewhere")
+        options = from_plain(values).data.options
         assert options["train_annotations"] == options["val_annotations"]
         assert options["train_images"] == options["val_images"]
-        assert options["limit"] == 16
+        assert (options["limit_train"], options["limit_val"]) == (16, 16)
 
 
 class TestOtherTools:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config import from_plain
 from detector.errors import ConfigError, DataError, DivergedError, Preempted, UserError
+from detector.schema import Plug
 
 ROOT = Path(__file__).parent.parent
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "cli")
@@ -81,7 +82,8 @@ def command(
             load("cli").main(tool, run or getattr(load(tool), tool))
         except SystemExit as error:
             code = int(error.code or 0)
-        return Outcome(code, *capsys.readouterr())
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
 
     return call
 
@@ -376,17 +378,74 @@ class TestEvaluate:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestGenerate:
+    SMALL = ("data.num_train=3", "data.num_val=2", "data.image_size=128")
+
+    def test_prints_the_figures_of_each_split(self, command: Command, tmp_path: Path) -> None:
+        outcome = command("generate", *self.SMALL)
+        assert (outcome.code, outcome.err) == (0, "")
+        heads = [line for line in outcome.out.splitlines() if line.startswith("generated")]
+        assert [head.partition(" images")[0] for head in heads] == [
+            "generated train: 3",
+            "generated val: 2",
+        ]
+        assert outcome.out.count("background per foreground") == 2
+        assert list(tmp_path.iterdir()) == []
+
+    def test_writes_files_and_says_how_to_read_them(self, command: Command) -> None:
+        from detector.config import from_omegaconf
+        from detector.data.readers.generated import GeneratedReader
+        from detector.registry import DATASETS
+
+        outcome = command("generate", *self.SMALL, "output_dir=shapes")
+        assert outcome.code == 0
+        *_, last = outcome.out.splitlines()
+        overrides = last.removeprefix("to read it: ").split()
+        plugs: list[Plug] = []
+        command("train", *overrides, run=lambda node: plugs.append(from_omegaconf(node)[0].data))
+        files = DATASETS.build(plugs[0])
+        built_in = GeneratedReader(num_train=3, num_val=2, image_size=128)
+        for split in ("train", "val"):
+            read, drawn = files.read(split), built_in.read(split)
+            assert (read.image(1) == drawn.image(1)).all()
+            assert (read.annotations.boxes(1) == drawn.annotations.boxes(1)).all()
+
+    def test_does_not_write_into_a_folder_with_files(
+        self, command: Command, tmp_path: Path
+    ) -> None:
+        (tmp_path / "mine.txt").touch()
+        outcome = command("generate", f"output_dir={tmp_path}")
+        assert outcome.code == 2
+        assert outcome.message == f"output_dir: {tmp_path} is not empty"
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["splits=[test]"], "splits[0]: 'test' is not one of train, val"),
+            (["limit=0"], "limit: 0 given, above 0 or null"),
+            (["data.num_clases=3"], "data.num_clases: unknown key (did you mean 'num_classes'?)"),
+            (["data.num_classes=99"], "data.num_classes: 99 given, at most 18 is allowed"),
+        ],
+    )
+    def test_a_mistake_is_answered_in_one_line(
+        self, command: Command, argv: list[str], message: str
+    ) -> None:
+        outcome = command("generate", *argv)
+        assert outcome.code == 2
+        assert outcome.message.startswith(message)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which a run lies under `run`."""
+    folder = tmp_path_factory.mktemp("smoke")
+    outcome = script("train", "experiment=smoke", "output_dir=run", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
 class TestSmoke:
     """The whole path in seconds, as a user calls it."""
-
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A working directory in which a run lies under `run`."""
-        folder = tmp_path_factory.mktemp("smoke")
-        argv = ["experiment=smoke", "output_dir=run", "loader.num_workers=0"]
-        outcome = script("train", *argv, cwd=folder)
-        assert outcome.code == 0, outcome.err
-        return folder
 
     def test_training_leaves_a_run_folder_and_nothing_else(self, folder: Path) -> None:
         assert os.listdir(folder) == ["run"]

@@ -185,7 +185,7 @@ def save(setup: Setup, state: State, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "detector_version": detector.__version__,
-        "torch_version": torch.__version__,
+        "torch_version": str(torch.__version__),  # a class of torch, which `load` refuses
         "config": setup.plain,
         "classes": list(annotations.classes),
         "category_ids": [int(i) for i in annotations.category_ids],

@@ -1,0 +1,57 @@
+"""Describes the generated set and writes it out: `python tools/generate.py output_dir=DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli import main
+from omegaconf import DictConfig
+
+
+def generate(node: DictConfig) -> None:
+    """Prints the figures of each split; writes COCO JSON and PNG where a folder is given."""
+    from detector import schema
+    from detector.config import GenerateConfig, plain_values
+    from detector.schema import require
+
+    config = schema.build(GenerateConfig, plain_values(node))
+    folder = None if config.output_dir is None else Path(config.output_dir)
+    is_free = folder is None or not folder.exists() or not any(folder.iterdir())
+    require(is_free, f"output_dir: {folder} is not empty")
+
+    from detector.data.export import figures, table, write_coco  # torch takes seconds
+    from detector.models.anchors import AnchorGenerator
+    from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
+    from detector.structures import Batch, Matches, Targets
+
+    reader, augment = DATASETS.build(config.data), AUGMENTATIONS.build(config.augment)
+    matcher, anchors = MATCHERS.build(config.matcher), AnchorGenerator(config.model.anchors)
+
+    def match(batch: Batch, targets: Targets) -> Matches:
+        height, width = batch.images.shape[-2:]
+        return matcher(anchors.for_image(height, width), targets, None)
+
+    for split in config.splits:
+        dataset = reader.read(split)
+        print(f"{dataset.name}: {len(dataset)} images, {', '.join(dataset.annotations.classes)}")
+        print(table(figures(dataset, augment, match, limit=config.limit)))
+        if folder is not None:
+            print(f"written: {write_coco(dataset, folder, split)}")
+    if folder is not None:
+        print(f"to read it: data=coco data.root={folder}", *reading(config.splits))
+
+
+def reading(splits: tuple[str, ...]) -> list[str]:
+    """The overrides with which `data=coco` finds the files of `write_coco`."""
+    return [
+        override
+        for split in splits
+        for override in (
+            f"data.{split}_annotations=annotations/instances_{split}.json",
+            f"data.{split}_images={split}",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main("generate", generate)
