@@ -199,8 +199,7 @@ def _select(sample: Sample, which: Any) -> Sample:
 
 def _flip(probability: float) -> Any:
     boxes = albumentations.BboxParams(format="pascal_voc", label_fields=["numbers"])
-    steps = [albumentations.HorizontalFlip(p=probability)]
-    return albumentations.Compose(steps, bbox_params=boxes)
+    return albumentations.Compose([albumentations.HorizontalFlip(p=probability)], bbox_params=boxes)
 
 
 def _color(probability: float) -> Any:

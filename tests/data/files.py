@@ -1,19 +1,23 @@
-"""Small data sets on disk, and others made of arrays."""
+"""Small data sets on disk, others made of arrays, and what makes batches the same."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from detector.data.annotations import Annotations, Rows, pack
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
+from detector.structures import Batch, Targets
 
 CONTENT: dict[str, Any] = {
     "images": [
@@ -98,3 +102,15 @@ def make_dataset(
     categories = {1: "one", 2: "two", 3: "three"}
     packed = pack(rows, source="arrays", categories=categories, on_invalid="error")
     return ArrayDataset(packed, broken)
+
+
+def assert_same_batches(
+    a: Sequence[tuple[Batch, Targets]], b: Sequence[tuple[Batch, Targets]]
+) -> None:
+    """Bit for bit, every field."""
+    assert len(a) == len(b) > 0
+    for pair, other in zip(a, b, strict=True):
+        for left, right in zip(pair, other, strict=True):
+            for item in fields(left):
+                x, y = getattr(left, item.name), getattr(right, item.name)
+                assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, item.name

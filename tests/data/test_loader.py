@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Albumentations, Augmentation, Sample
 from detector.errors import DataError
 from detector.structures import BACKGROUND, Batch, Targets
-from tests.data.files import ArrayDataset, make_dataset
+from tests.data.files import ArrayDataset, assert_same_batches, make_dataset
 
 SIZES = [(20, 30), (33, 10), (40, 64), (8, 8), (31, 65), (16, 16), (50, 20)]
 COUNTS = [2, 0, 4, 1, 3, 0, 2]
@@ -36,16 +35,6 @@ def train(dataset: ArrayDataset, augment: Augmentation = RANDOM, **changes: Any)
 
 def evaluation(dataset: ArrayDataset, **changes: Any) -> list[tuple[Batch, Targets]]:
     return list(evaluation_batches(dataset, PLAIN, **({"images_per_group": 2} | changes)))
-
-
-def assert_equal(a: list[tuple[Batch, Targets]], b: list[tuple[Batch, Targets]]) -> None:
-    """Bit for bit."""
-    assert len(a) == len(b)
-    for pair, other in zip(a, b, strict=True):
-        for left, right in zip(pair, other, strict=True):
-            for item in fields(left):
-                x, y = getattr(left, item.name), getattr(right, item.name)
-                assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, item.name
 
 
 def test_a_batch_is_padded_right_and_bottom_to_multiples_of_32() -> None:
@@ -98,12 +87,12 @@ def test_a_step_has_the_images_and_keys_of_the_sampler(dataset: ArrayDataset) ->
 
 @pytest.mark.parametrize("num_workers", [2, 4])
 def test_the_number_of_workers_changes_nothing(dataset: ArrayDataset, num_workers: int) -> None:
-    assert_equal(train(dataset), train(dataset, num_workers=num_workers, timeout=60))
-    assert_equal(evaluation(dataset), evaluation(dataset, num_workers=2, timeout=60))
+    assert_same_batches(train(dataset), train(dataset, num_workers=num_workers, timeout=60))
+    assert_same_batches(evaluation(dataset), evaluation(dataset, num_workers=2, timeout=60))
 
 
 def test_starting_in_the_middle_gives_the_rest(dataset: ArrayDataset) -> None:
-    assert_equal(train(dataset)[6:], train(dataset, start_step=3))
+    assert_same_batches(train(dataset)[6:], train(dataset, start_step=3))
 
 
 def test_ranks_and_micro_batches_take_slices_of_the_same_step(dataset: ArrayDataset) -> None:
@@ -130,7 +119,7 @@ def test_evaluation_has_each_image_once_in_groups_that_ranks_do_not_change(
 ) -> None:
     whole = evaluation(dataset)
     parts = [evaluation(dataset, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert_equal(whole, [batch for part in parts for batch in part])
+    assert_same_batches(whole, [batch for part in parts for batch in part])
     assert [batch.image_ids for batch, _ in whole] == [(100, 101), (102, 103), (104, 105), (106,)]
 
 
