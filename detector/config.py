@@ -8,8 +8,6 @@ constructor, so that a new part needs no edit here.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from detector import schema
 from detector.errors import ConfigError
 from detector.registry import REGISTRIES
-from detector.schema import LossPlug, Plug, require
-
-REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
-"""`${data.root}`, another key of the config: the only kind of interpolation that is allowed."""
+from detector.schema import LossPlug, Plug, require, require_at_least
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Evaluator = Literal["pycocotools", "faster_coco_eval"]
@@ -76,6 +71,12 @@ class PostprocessConfig:
     nms_iou: float = 0.5
     detections_per_image: int = 100
 
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "topk_per_level", "detections_per_image")
+        for key in ("score_threshold", "nms_iou"):
+            value = getattr(self, key)
+            require(0 <= value <= 1, f"{key}: {value} given, 0 to 1 is allowed")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -93,6 +94,9 @@ class EMAConfig:
     enabled: bool = True
     decay: float = 0.998
 
+    def __post_init__(self) -> None:
+        require(0 <= self.decay < 1, f"decay: {self.decay} given, 0 to below 1 is allowed")
+
 
 @dataclass(frozen=True)
 class LoaderConfig:
@@ -100,6 +104,9 @@ class LoaderConfig:
 
     num_workers: int | None = None
     timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "num_workers", "timeout")
 
     @property
     def workers(self) -> int:
@@ -121,6 +128,9 @@ class EvaluationConfig:
     images_per_group: int = 8
     evaluator: Evaluator = "pycocotools"
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "every", "images_per_group", "limit")
 
 
 @dataclass(frozen=True)
@@ -162,15 +172,22 @@ class Config:
             (self.steps is None) != (self.epochs is None),
             f"steps: {self.steps} with epochs: {self.epochs} given, exactly one of them is needed",
         )
-        length = self.steps if self.epochs is None else self.epochs
-        require(length is not None and length > 0, f"steps: {length} given, above 0 is needed")
-        require(self.batch_size > 0, f"batch_size: {self.batch_size} given, at least 1 is needed")
+        require(
+            self.epochs is None or self.epochs > 0,
+            f"epochs: {self.epochs} given, above 0 is needed",
+        )
+        require_at_least(0, self, "seed")
+        require_at_least(1, self, "steps", "batch_size", "micro_batch")
+        require_at_least(1, self, "max_bad_steps", "log_every", "save_every")
         if self.prior != "from_data":
             require(
                 isinstance(self.prior, float) and 0 < self.prior < 1,
                 f"prior: {self.prior} given, above 0 and below 1 or from_data is allowed",
             )
-        require(self.clip is None or self.clip > 0, f"clip: {self.clip} given, above 0 or null")
+        require(
+            self.clip is None or self.clip > 0,
+            f"clip: {self.clip} given, above 0 or null is allowed",
+        )
 
 
 @dataclass(frozen=True)
@@ -198,7 +215,7 @@ class GenerateConfig:
     limit: int | None = 200
 
     def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, f"limit: {self.limit} given, above 0 or null")
+        require_at_least(1, self, "limit")
 
 
 @dataclass(frozen=True)
@@ -219,7 +236,7 @@ def from_plain(values: dict[str, Any]) -> Config:
 
     The options of the parts are not looked at: that takes the parts, see `check_parts`.
     """
-    refuse_targets(values)
+    schema.refuse_targets(values)
     return schema.build(Config, values)
 
 
@@ -236,8 +253,8 @@ def plain_values(node: DictConfig) -> dict[str, Any]:
     config is data, and `${oc.env:...}` would write what is in the environment into checkpoints.
     """
     raw = OmegaConf.to_container(node, resolve=False)
-    refuse_targets(raw)
-    refuse_resolvers(raw)
+    schema.refuse_targets(raw)
+    schema.refuse_resolvers(raw)
     for key in sorted(OmegaConf.missing_keys(node)):
         raise ConfigError(f"{key}: has to be given")
     plain = OmegaConf.to_container(node, resolve=True)
@@ -248,33 +265,3 @@ def plain_values(node: DictConfig) -> dict[str, Any]:
 def to_yaml(values: dict[str, Any]) -> str:
     """The text of config.yaml."""
     return OmegaConf.to_yaml(OmegaConf.create(values))
-
-
-def refuse_targets(value: Any) -> None:
-    """Raises ConfigError where a key is `_target_`, at any depth: nothing is called by path."""
-    for path, key, _ in walk(value):
-        if key == "_target_":
-            raise ConfigError(f"{path}: parts are chosen by `name`, `_target_` is refused")
-
-
-def refuse_resolvers(value: Any) -> None:
-    """Raises ConfigError where a text holds an interpolation other than a `REFERENCE`."""
-    for path, _, inner in walk(value):
-        if isinstance(inner, str) and "${" in REFERENCE.sub("", inner):
-            raise ConfigError(
-                f"{path}: {inner!r} is refused; only references to other keys are allowed, "
-                "such as ${data.root}"
-            )
-
-
-def walk(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(path, key, value) of everything inside nested dicts and lists; an index is a key."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            yield where, str(key), inner
-            yield from walk(inner, where)
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            yield f"{path}[{i}]", str(i), inner
-            yield from walk(inner, f"{path}[{i}]")

@@ -8,15 +8,19 @@ say what is allowed, and every message begins with the key's path.
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from detector.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+
+REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
+"""`${data.root}`, another key of the config: the only kind of interpolation that is allowed."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,43 @@ def require(condition: bool, message: str) -> None:
     """Raises ConfigError(message) unless the condition holds; a message begins with the key."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_at_least(low: int, node: Any, *keys: str) -> None:
+    """Raises ConfigError where one of the fields of `node` is below `low`; None is not."""
+    for key in keys:
+        value = getattr(node, key)
+        require(value is None or value >= low, f"{key}: {value} given, at least {low} is needed")
+
+
+def refuse_targets(value: Any) -> None:
+    """Raises ConfigError where a key is `_target_`, at any depth: nothing is called by path."""
+    for path, key, _ in walk(value):
+        if key == "_target_":
+            raise ConfigError(f"{path}: parts are chosen by `name`, `_target_` is refused")
+
+
+def refuse_resolvers(value: Any) -> None:
+    """Raises ConfigError where a text holds an interpolation other than a `REFERENCE`."""
+    for path, _, inner in walk(value):
+        if isinstance(inner, str) and "${" in REFERENCE.sub("", inner):
+            raise ConfigError(
+                f"{path}: {inner!r} is refused; only references to other keys are allowed, "
+                "such as ${data.root}"
+            )
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(path, key, value) of everything inside nested dicts and lists; an index is a key."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{path}.{key}" if path else str(key)
+            yield where, str(key), inner
+            yield from walk(inner, where)
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield f"{path}[{i}]", str(i), inner
+            yield from walk(inner, f"{path}[{i}]")
 
 
 def describe(annotation: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -17,7 +18,11 @@ from detector.schema import (
     coerce_options,
     describe,
     options_of,
+    refuse_resolvers,
+    refuse_targets,
     require,
+    require_at_least,
+    walk,
 )
 
 
@@ -205,3 +210,42 @@ class TestOptions:
 )
 def test_a_type_is_described_in_a_users_words(annotation: Any, words: str) -> None:
     assert describe(annotation) == words
+
+
+class TestWalks:
+    TREE: ClassVar[dict[str, Any]] = {"a": {"b": [1, {"c": "x"}]}, "d": None}
+
+    def test_everything_inside_has_a_path(self) -> None:
+        assert [(path, key) for path, key, _ in walk(self.TREE)] == [
+            ("a", "a"),
+            ("a.b", "b"),
+            ("a.b[0]", "0"),
+            ("a.b[1]", "1"),
+            ("a.b[1].c", "c"),
+            ("d", "d"),
+        ]
+
+    def test_a_target_is_found_at_any_depth(self) -> None:
+        with pytest.raises(ConfigError, match=r"^a\.b\[1\]\._target_: parts are chosen by `name`"):
+            refuse_targets({"a": {"b": [1, {"_target_": "os.system"}]}})
+
+    @pytest.mark.parametrize("text", ["", "$", "{a}", "${a}", "${a.b[0].c}", "x${a}-${b_c}"])
+    def test_plain_text_and_references_are_allowed(self, text: str) -> None:
+        refuse_resolvers({"a": [text]})
+
+    @pytest.mark.parametrize(
+        "text", ["${oc.env:HOME}", "${a}${b:c}", "${a.${b:c}}", "${${a}:b}", "${", "${ oc.env:A}"]
+    )
+    def test_any_other_interpolation_is_refused(self, text: str) -> None:
+        with pytest.raises(ConfigError, match=r"^a\[0\]: .* is refused; only references to other"):
+            refuse_resolvers({"a": [text]})
+
+
+@pytest.mark.parametrize("value", [None, 1, 2])
+def test_at_least_allows_the_limit_and_none(value: int | None) -> None:
+    require_at_least(1, SimpleNamespace(count=value), "count")
+
+
+def test_at_least_names_key_value_and_limit() -> None:
+    with pytest.raises(ConfigError, match=r"^count: 0 given, at least 1 is needed$"):
+        require_at_least(1, SimpleNamespace(count=0), "count")

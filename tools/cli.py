@@ -29,8 +29,8 @@ from hydra.errors import (  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
-from detector.config import walk  # noqa: E402
 from detector.errors import ConfigError, Preempted, UserError, did_you_mean  # noqa: E402
+from detector.schema import walk  # noqa: E402
 
 CONFIGS = ROOT / "configs"
 VERSION_BASE = "1.3"
