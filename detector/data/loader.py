@@ -183,6 +183,8 @@ def _load(
         timeout=timeout if num_workers > 0 else 0,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        # Else the loader draws a seed, which nothing here uses, from torch's global numbers.
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, UserError):

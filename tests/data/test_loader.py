@@ -50,6 +50,20 @@ def test_a_batch_is_padded_right_and_bottom_to_multiples_of_32() -> None:
     assert targets.keys.tolist() == [50, 51]
 
 
+def test_an_image_of_fitting_size_is_not_padded() -> None:
+    dataset = make_dataset([(32, 64)], [0])
+    batch, _ = collate([(read_sample(dataset, 0), 0, 0)])
+    assert batch.images.shape == (1, 3, 32, 64)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loading_draws_no_global_random_numbers(dataset: ArrayDataset, num_workers: int) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    train(dataset, num_workers=num_workers)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
 def test_targets_are_padded_with_background() -> None:
     dataset = make_dataset([(20, 30), (33, 10)], [3, 1])
     _, targets = collate([(read_sample(dataset, i), i, i) for i in range(2)])

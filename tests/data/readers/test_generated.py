@@ -44,6 +44,12 @@ def test_an_image_is_a_function_of_seed_split_and_index() -> None:
     assert not any(np.array_equal(short.image(0), other) for other in others)
 
 
+def test_no_two_streams_of_an_image_are_alike() -> None:
+    """Otherwise, say, whether a label is missing would depend on where the object lies."""
+    draws = {generated.stream(0, "train", 0, p).random() for p in range(4)}
+    assert len(draws) == len({generated.LAYOUT, generated.PAINT, generated.LABELS}) + 1 == 4
+
+
 def test_images_are_as_large_as_asked() -> None:
     image = read(image_size=100).image(0)
     assert (image.shape, image.dtype) == ((100, 100, 3), np.uint8)
