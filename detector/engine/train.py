@@ -207,6 +207,7 @@ def run(config: Config, plain: dict[str, Any]) -> None:
 
 def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     began = time.perf_counter()
+    plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     folder, resumed = open_folder(config, plain, world)
     setup, state = build(config, plain, world)
     if resumed is not None:

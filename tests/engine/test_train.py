@@ -147,8 +147,9 @@ def test_a_bad_step_leaves_weights_and_optimizer_as_they_were(
         go(tiny(tmp_path / "bad"))
     good, bad = (load(tmp_path / f / "checkpoints" / "last.pt") for f in ("good", "bad"))
     assert (good["step"], bad["step"]) == (5, 6)
-    for part in ("model", "ema", "optimizer"):
+    for part in ("model", "ema"):
         assert_same(good[part], bad[part], part)
+    assert_same(good["optimizer"]["state"], bad["optimizer"]["state"], "optimizer")
 
 
 def test_bad_steps_in_a_row_stop_the_run_and_name_the_images(

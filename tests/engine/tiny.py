@@ -17,7 +17,7 @@ TINY: dict[str, Any] = {
     "schedule": {"name": "cosine"},
     "model": {
         "fpn": {"channels": 16},
-        "head": {"channels": 16, "num_convs": 1, "norm": "group"},
+        "head": {"channels": 16, "num_convs": 1},
     },
     "loader": {"num_workers": 0},
     "precision": "float32",
