@@ -198,7 +198,7 @@ class EvaluateConfig:
     output_dir: str | None = None
     data_root: str | None = None
     device: str = "auto"
-    precision: Precision = "auto"
+    precision: Precision | None = None
     evaluator: Evaluator | None = None
 
 

@@ -140,7 +140,7 @@ def evaluate_checkpoint(
     *,
     output_dir: str | None = None,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
     evaluator: str | None = None,
     data_root: str | None = None,
 ) -> dict[str, Any]:
@@ -158,9 +158,11 @@ def evaluate_checkpoint(
         config.data.options["root"] = data_root
     if evaluator is not None:
         config = replace(config, evaluation=replace(config.evaluation, evaluator=evaluator))
+    if precision is not None:
+        config = replace(config, precision=precision)
     world = distributed.start(device)
     try:
-        return _evaluate_checkpoint(path, saved, config, world, output_dir, precision)
+        return _evaluate_checkpoint(path, saved, config, world, output_dir)
     finally:
         distributed.stop()
 
@@ -171,9 +173,8 @@ def _evaluate_checkpoint(
     config: Config,
     world: World,
     output_dir: str | None,
-    precision_name: str,
 ) -> dict[str, Any]:
-    precision = choose(precision_name, world.device)
+    precision = choose(config.precision, world.device)
     dataset = DATASETS.build(config.data).read("val")
     annotations = dataset.annotations
     known = (tuple(saved["classes"]), tuple(saved["category_ids"]))

@@ -19,6 +19,7 @@ from detector.engine.ema import EMA
 from detector.engine.precision import Precision, choose
 from detector.engine.schedules import Schedule
 from detector.errors import ConfigError, DataError
+from detector.layouts import Layout
 from detector.losses.base import ClassLoss
 from detector.matchers.base import Matcher
 from detector.models.anchors import AnchorGenerator
@@ -107,21 +108,24 @@ def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, S
     """All parts of a run. Raises ConfigError or DataError before anything is trained."""
     micro_batch, accumulation = split_batch(config, world.size)
     precision = choose(config.precision, world.device)
+    # Before the data, which may take a while to read: a wrong option is answered at once.
+    augment = AUGMENTATIONS.build(config.augment)
+    matcher = MATCHERS.build(config.matcher)
+    box_loss = BOX_LOSSES.build(config.box_loss).to(world.device)
+    optimizer = OPTIMIZERS.build(config.optim)
+    schedule = SCHEDULES.build(config.schedule)
+    anchors = AnchorGenerator(config.model.anchors)
+    LOSSES.build(config.loss, 1)
     reader = DATASETS.build(config.data)
     train_set, val_set = reader.read("train"), reader.read("val")
     require_same_classes(train_set, val_set)
-    augment = AUGMENTATIONS.build(config.augment)
-    matcher = MATCHERS.build(config.matcher)
     loss = LOSSES.build(config.loss, len(train_set.annotations.classes)).to(world.device)
     prior = config.prior
     if prior == "from_data":
-        prior = estimate_prior(
-            train_set, augment, AnchorGenerator(config.model.anchors), matcher, loss
-        )
+        prior = estimate_prior(train_set, augment, anchors, matcher, loss.layout)
     torch.manual_seed(config.seed)
     model = build_detector(config.backbone, config.model, loss.layout, prior)
     model = prepare(model, config, world, precision)
-    optimizer = OPTIMIZERS.build(config.optim)
     setup = Setup(
         config=config,
         plain={**plain, "prior": prior},
@@ -131,9 +135,9 @@ def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, S
         val_set=val_set,
         augment=augment,
         matcher=matcher,
-        box_loss=BOX_LOSSES.build(config.box_loss).to(world.device),
+        box_loss=box_loss,
         learning_rate=optimizer.lr,
-        schedule=SCHEDULES.build(config.schedule),
+        schedule=schedule,
         num_steps=count_steps(config, len(train_set)),
         micro_batch=micro_batch,
         accumulation=accumulation,
@@ -193,7 +197,7 @@ def estimate_prior(
     augment: Augmentation,
     anchors: AnchorGenerator,
     matcher: Matcher,
-    loss: ClassLoss,
+    layout: Layout,
 ) -> float:
     """The share of positives among the outputs that `layout.foreground` speaks of.
 
@@ -201,7 +205,6 @@ def estimate_prior(
     on average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868.
     Raises DataError where no anchor has an object.
     """
-    layout = loss.layout
     outputs = layout.foreground(layout.initial_bias(0.5)).shape[-1]
     positives = total = 0
     batches = evaluation_batches(dataset, augment, images_per_group=8, limit=PRIOR_IMAGES)

@@ -1,0 +1,106 @@
+"""From a config to the parts of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector.config import AnchorConfig, Config, from_plain
+from detector.data.loader import evaluation_batches
+from detector.distributed import World
+from detector.engine.setup import build, count_steps, estimate_prior, split_batch
+from detector.errors import ConfigError
+from detector.layouts import Objectness, Sigmoid, Softmax
+from detector.models.anchors import AnchorGenerator
+from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
+from detector.schema import Plug
+from tests.engine.tiny import tiny
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def config(**changes: Any) -> Config:
+    return from_plain(tiny(Path("unused"), **changes))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "world_size", "expected"),
+    [(8, None, 1, (8, 1)), (8, 2, 1, (2, 4)), (8, None, 2, (4, 1)), (8, 2, 2, (2, 2))],
+)
+def test_a_step_is_the_batch_size_however_it_is_split(
+    batch_size: int, micro_batch: int | None, world_size: int, expected: tuple[int, int]
+) -> None:
+    given = config(batch_size=batch_size, micro_batch=micro_batch)
+    assert split_batch(given, world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "world_size", "message"),
+    [
+        ({"batch_size": 6}, 4, "batch_size: 6 given, a multiple of 4 processes"),
+        ({"batch_size": 8, "micro_batch": 3}, 1, "micro_batch: 3 given, a divisor of 8"),
+    ],
+)
+def test_a_batch_that_cannot_be_split_is_refused(
+    changes: dict[str, int], world_size: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        split_batch(config(**changes), world_size)
+
+
+def test_epochs_become_steps_that_see_each_image_often_enough() -> None:
+    given = config(steps=None, epochs=12.0, batch_size=8)
+    assert count_steps(given, 205) == 308  # 12 * 205 / 8 = 307.5
+
+
+@pytest.mark.parametrize("layout", [Sigmoid(4), Softmax(4), Objectness(4)])
+def test_the_prior_from_data_is_the_share_of_positives(layout: Any) -> None:
+    given = config()
+    dataset = DATASETS.build(given.data).read("train")
+    augment = AUGMENTATIONS.build(given.augment)
+    matcher = MATCHERS.build(Plug("retinanet", {}))
+    anchors = AnchorGenerator(AnchorConfig())
+    positives = valid = 0
+    for batch, targets in evaluation_batches(dataset, augment, images_per_group=1):
+        matches = matcher(anchors.for_image(*batch.images.shape[-2:]), targets, None)
+        for label in matches.labels.flatten().tolist():
+            positives += label >= 0
+            valid += label >= -1
+    outputs = 4 if isinstance(layout, Sigmoid) else 1
+    prior = estimate_prior(dataset, augment, anchors, matcher, layout)
+    assert prior == pytest.approx(positives / (valid * outputs))
+
+
+def test_the_prior_from_data_is_saved_as_a_number_and_sets_the_bias() -> None:
+    plain = tiny(Path("unused"), prior="from_data")
+    setup, state = build(from_plain(plain), plain, WORLD)
+    prior = setup.plain["prior"]
+    assert isinstance(prior, float)
+    assert 0 < prior < 0.01
+    bias = state.model.head.class_outputs.bias
+    torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior), rtol=1e-4, atol=0)
+
+
+def test_the_same_seed_makes_the_same_model() -> None:
+    plain = tiny(Path("unused"))
+    first, second = (build(from_plain(plain), plain, WORLD)[1].model for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"name": "focal", "gamma": -1.0}}, r"loss\.gamma: -1\.0"),
+        ({"optim": {"name": "adamw", "lr": 0.0}}, r"optim\.lr: 0\.0"),
+    ],
+)
+def test_a_wrong_value_is_answered_before_the_data_are_read(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    plain = tiny(tmp_path, data={"name": "coco", "root": str(tmp_path / "nowhere")}, **changes)
+    with pytest.raises(ConfigError, match=message):
+        build(from_plain(plain), plain, WORLD)
