@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check tensorboard clean
+.PHONY: help train losses test check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -17,6 +17,14 @@ train: $(INSTALLED) ## train and evaluate; ARGS are overrides, such as ARGS="los
 	$(PYTHON_OF_VENV) tools/train.py $(ARGS)
 
 # A thread per worker: the workers share the processors already.
+LOSSES := focal ssd yolo cross_entropy balanced_cross_entropy ohem
+
+losses: $(INSTALLED) ## train each class loss on the generated set, one after another: a table
+	set -e; for loss in $(LOSSES); do \
+	  $(PYTHON_OF_VENV) tools/train.py loss=$$loss output_dir=runs/losses/$$loss resume=auto $(ARGS); \
+	done
+	$(PYTHON_OF_VENV) tools/table.py folder=runs/losses
+
 test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 

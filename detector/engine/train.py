@@ -131,7 +131,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             save(setup, state, folder.last)
         if wants_stop and not is_end:
             raise Preempted(f"stopped by a signal after step {state.step}; {folder.last} is saved")
-    return metrics
+    return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
 
 
 def step_divisors(

@@ -221,3 +221,14 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     for a, b in zip(one, two, strict=True):
         # float32 sums in another order.
         assert float((a - b).norm() / a.norm()) < 1e-5
+
+
+def test_resuming_a_finished_run_trains_nothing_and_scores_it_again(tmp_path: Path) -> None:
+    plain = tiny(tmp_path / "run", steps=2)
+    folder = go(plain)
+    before = (folder / "log.jsonl").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    go({**plain, "resume": "auto"})
+    assert (folder / "log.jsonl").read_text() == before
+    again = json.loads((folder / "metrics.json").read_text())
+    assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
