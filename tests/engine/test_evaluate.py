@@ -19,7 +19,7 @@ from detector.evaluation.coco import ground_truth
 from detector.registry import DATASETS
 from tests.engine.tiny import tiny
 
-NAMES = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
+NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
 @pytest.fixture(scope="module")
