@@ -89,8 +89,10 @@ def _device(name: str, local_rank: int) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device: {name!r} given, auto, cpu, cuda or cuda:N is allowed") from None
-    if device.type != "cuda":
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: {name!r} given, auto, cpu, cuda or cuda:N is allowed")
+    if device.type == "cpu":
         return device
     index = local_rank if device.index is None else device.index
     if not available or index >= torch.cuda.device_count():

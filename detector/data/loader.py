@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from types import FrameType
 
 import cv2
 import numpy as np
@@ -193,7 +194,18 @@ def _load(
 
 
 def _start_worker(worker: int) -> None:
-    """One thread a process. Ctrl-C is for the main process, which ends its workers in order."""
+    """One thread a process. Ctrl-C is for the main process, which ends its workers in order.
+
+    A request to stop often goes to all processes of a group (torchrun and Slurm send it so): the
+    main process obeys at the end of its step, and until then it needs its workers.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _outlive)
+
+
+def _outlive(number: int, frame: FrameType | None) -> None:
+    """The first such signal is for the main process; a second one ends a worker that hangs."""
+    signal.signal(number, signal.SIG_DFL)

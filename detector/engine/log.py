@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from detector.engine.checkpoint import write_atomically
 from detector.engine.run_folder import RunFolder
 
 
@@ -52,7 +54,7 @@ class Log:
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         else:
-            eta = time.strftime("%H:%M:%S", time.gmtime(seconds * (self._num_steps - step)))
+            eta = tqdm.format_interval(seconds * (self._num_steps - step))
             print(f"step {step}/{self._num_steps}  {text}  eta {eta}", flush=True)
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
@@ -89,12 +91,18 @@ def _bar(num_steps: int, start_step: int) -> tqdm[Any]:
 def _summary_writer(folder: Path, start_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
 
-    return SummaryWriter(str(folder), purge_step=start_step or None)
+    # TensorBoard drops what an earlier, broken run wrote from `purge_step` on.
+    return SummaryWriter(str(folder), purge_step=start_step + 1)
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line of JSON, which has no word for nan and inf: they become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in line.items()
+    }
     with open(path, "a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(finite, allow_nan=False) + "\n")
 
 
 def _keep_lines(path: Path, step: int) -> None:
@@ -109,7 +117,7 @@ def _keep_lines(path: Path, step: int) -> None:
             continue
         if line["step"] <= step:
             kept.append(text + "\n")
-    path.write_text("".join(kept))
+    write_atomically(path, "".join(kept).encode())
 
 
 class Silent:

@@ -7,15 +7,19 @@ import threading
 from types import FrameType
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
 class StopRequest:
-    """Listens for SIGTERM and SIGUSR1; the second one ends the process at once."""
+    """Listens for SIGTERM and SIGUSR1; the second one, of either, ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in SIGNALS:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     metrics = folder / "metrics.json"
     if not metrics.is_file():
-        raise ConfigError(f"runs: {folder} holds no finished run (no {metrics.name})")
+        raise ConfigError(f"folder: {folder} holds no finished run (no {metrics.name})")
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    speeds = sorted(line["images_per_second"] for line in lines)
     return {
         "run": folder.name,
         **{key: value for key, value in json.loads(metrics.read_text()).items() if key in METRICS},
         "steps": lines[-1]["step"],
-        "images/s": speeds[len(speeds) // 2],
+        "images/s": statistics.median(line["images_per_second"] for line in lines),
     }
 
 

@@ -116,14 +116,17 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
         log.advance()
         is_end, wants_stop = state.step == setup.num_steps, facts[-1] > 0
+        if is_end:  # also before the last evaluation, which may fail and can be made again
+            save(setup, state, folder.last)
         if state.step % config.log_every == 0 or is_end:
             values |= {"lr": rate, "grad_norm": float(norm)}
             log.step(state.step, values, config.batch_size)
         if is_end or (config.evaluation.every and state.step % config.evaluation.every == 0):
             metrics = evaluate(setup, state, folder if is_end else None)
             log.evaluation(state.step, metrics)
-            if metrics["AP"] > state.best_metric:
-                state.best_metric = metrics["AP"]
+            ap = metrics["AP"]  # None where the val split has no object: then the latest is best
+            if ap is None or ap > state.best_metric:
+                state.best_metric = ap or 0.0
                 save(setup, state, folder.best)
             wrapped.train()
             log.restart_clock(state.step)
@@ -209,6 +212,7 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     began = time.perf_counter()
     plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     folder, resumed = open_folder(config, plain, world)
+    world.gather(None)  # all have looked at the folder before one of them writes into it
     setup, state = build(config, plain, world)
     if resumed is not None:
         require_same_data(setup, resumed)
