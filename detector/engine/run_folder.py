@@ -28,6 +28,9 @@ FREE_TO_CHANGE = {
 }
 """Keys that do not change what is learned: a run may go on with others."""
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run folder in which they lie."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -61,11 +64,11 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        return self.path / "checkpoints" / "last.pt"
+        return self.path / CHECKPOINTS / "last.pt"
 
     @property
     def best(self) -> Path:
-        return self.path / "checkpoints" / "best.pt"
+        return self.path / CHECKPOINTS / "best.pt"
 
     @property
     def tensorboard(self) -> Path:
@@ -73,6 +76,10 @@ class RunFolder:
 
     def holds_a_run(self) -> bool:
         return self.config.exists() or self.last.exists()
+
+    def owns(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint lies where a run in this folder writes its own."""
+        return checkpoint.resolve().parent == self.last.parent.resolve()
 
     def clear(self) -> None:
         """Removes what a run writes and nothing else."""
@@ -104,23 +111,20 @@ def open_folder(
 ) -> tuple[RunFolder, dict[str, Any] | None]:
     """The run's folder and the checkpoint to go on from, if any.
 
-    Raises ConfigError where the folder holds a run and neither `resume=` nor `overwrite=true` is
-    given, or where the checkpoint was made with another config; names the keys that differ.
+    Raises ConfigError where the folder holds a run that is not gone on with, unless
+    `overwrite=true` is given, or where the checkpoint was made with another config; names the keys
+    that differ.
     """
-    if config.resume not in (None, "auto"):
-        path = Path(config.resume)
-        checkpoint = load(path)
-        folder = RunFolder(Path(config.output_dir) if config.output_dir else path.parent.parent)
+    folder = RunFolder(_path(config, plain))
+    if config.resume == "auto":
+        path = folder.last if folder.last.exists() else None
+    else:
+        path = None if config.resume is None else Path(config.resume)
+    checkpoint = None if path is None else load(path)
+    if checkpoint is not None:
         _refuse_other_config(checkpoint, plain, str(path))
-        return folder, checkpoint
-    folder = RunFolder(
-        Path(config.output_dir) if config.output_dir else default_path(config, plain)
-    )
-    if config.resume == "auto" and folder.last.exists():
-        checkpoint = load(folder.last)
-        _refuse_other_config(checkpoint, plain, str(folder.last))
-        return folder, checkpoint
-    if folder.holds_a_run() and config.resume is None:
+    goes_on = config.resume == "auto" or (path is not None and folder.owns(path))
+    if folder.holds_a_run() and not goes_on:
         if not config.overwrite:
             raise ConfigError(
                 f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
@@ -128,7 +132,18 @@ def open_folder(
             )
         if world.is_main:
             folder.clear()
-    return folder, None
+    return folder, checkpoint
+
+
+def _path(config: Config, plain: dict[str, Any]) -> Path:
+    """As given, else the run folder in which the resumed checkpoint lies, else the default."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    if config.resume not in (None, "auto"):
+        parent = Path(config.resume).absolute().parent
+        if parent.name == CHECKPOINTS:
+            return parent.parent
+    return default_path(config, plain)
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ import signal
 import threading
 from types import FrameType
 
-
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 

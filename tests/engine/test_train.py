@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +11,11 @@ import pytest
 import torch
 import yaml
 
-from detector.config import from_plain
 from detector.engine import train
 from detector.engine.checkpoint import load
-from detector.engine.train import run
 from detector.errors import ConfigError, DivergedError, Preempted
 from detector.registry import LOSSES
-from tests.engine.tiny import tiny
-
-
-def go(plain: dict[str, Any]) -> Path:
-    run(from_plain(plain), plain)
-    return Path(plain["output_dir"])
-
-
-def losses(folder: Path) -> list[float]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+from tests.engine.tiny import go, losses, tiny, torchrun
 
 
 def assert_same(a: Any, b: Any, path: str = "") -> None:
@@ -182,27 +167,6 @@ def test_resume_auto_refuses_another_config_and_names_the_key(tmp_path: Path) ->
     changed = {**plain, "resume": "auto", "loss": {**plain["loss"], "gamma": 1.0}}
     with pytest.raises(ConfigError, match=r"loss\.gamma: 2\.0 -> 1\.0"):
         go(changed)
-
-
-def torchrun(num_processes: int, plain: dict[str, Any], tmp_path: Path) -> Path:
-    """`run` under torchrun. The exit code is not judged: a short gloo program may abort at exit
-    after correct work, so what the run wrote is."""
-    config = tmp_path / f"{Path(plain['output_dir']).name}.json"
-    config.write_text(json.dumps(plain))
-    code = (
-        "import json, sys; from detector.config import from_plain; "
-        "from detector.engine.train import run; "
-        "p = json.load(open(sys.argv[1])); run(from_plain(p), p)"
-    )
-    script = tmp_path / "main.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), str(script), str(config)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    folder = Path(plain["output_dir"])
-    assert (folder / "metrics.json").exists(), done.stderr[-3000:]
-    return folder
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+from detector.config import from_plain
+from detector.engine.train import run
+from tests.commands import ROOT
 
 TINY: dict[str, Any] = {
     "loss": {"name": "focal", "weight": 1.0, "alpha": 0.25, "gamma": 2.0},
@@ -33,3 +41,37 @@ TINY: dict[str, Any] = {
 def tiny(output_dir: Path, **changes: Any) -> dict[str, Any]:
     """The plain config with top-level keys replaced."""
     return copy.deepcopy(TINY) | {"output_dir": str(output_dir)} | changes
+
+
+def go(plain: dict[str, Any]) -> Path:
+    run(from_plain(plain), plain)
+    return Path(plain["output_dir"])
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def torchrun(num_processes: int, plain: dict[str, Any], tmp_path: Path) -> Path:
+    """`run` under torchrun."""
+    code = (
+        "import json, sys; from detector.config import from_plain; "
+        "from detector.engine.train import run; "
+        "p = json.loads(sys.argv[1]); run(from_plain(p), p)"
+    )
+    folder = Path(plain["output_dir"])
+    launch(num_processes, code, json.dumps(plain), tmp_path, wanted=folder / "metrics.json")
+    return folder
+
+
+def launch(num_processes: int, code: str, argument: str, tmp_path: Path, *, wanted: Path) -> None:
+    """Python code under torchrun, with one argument. The exit code is not judged: a short gloo
+    program may abort at exit after correct work, so what it wrote is."""
+    script = tmp_path / "main.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(num_processes), str(script), argument]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert wanted.exists(), done.stderr[-3000:]
