@@ -26,6 +26,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 MAX_MEGAPIXELS = 178.0
 """Where Pillow's own guard ends: above, it refuses whatever it is asked."""
 
+WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's names of pixels with more than 8 bits; turned into RGB, all above 255 would be white."""
+
 MAX_NAMED = 10
 """Missing files that one message names."""
 
@@ -49,7 +52,8 @@ def read_image(path: Path, height: int, width: int, max_megapixels: float) -> ND
     """(height, width, 3) RGB pixels of a file; grey and palettes are converted.
 
     A rotation in EXIF is not applied: annotations of COCO and VOC are of the pixels as stored. A
-    file of another size than annotated, which a rotated one would have, is refused.
+    file of another size than annotated, which a rotated one would have, is refused; so is one of 16
+    bits a channel or of floating-point numbers, whose range is not known.
     Raises DataError naming the file.
     """
     try:
@@ -63,6 +67,10 @@ def read_image(path: Path, height: int, width: int, max_megapixels: float) -> ND
                 raise DataError(
                     f"{path}: {image.width} x {image.height} pixels (width x height), "
                     f"but annotated as {width} x {height}"
+                )
+            if image.mode in WIDE_MODES:
+                raise DataError(
+                    f"{path}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
                 )
             return np.array(image.convert("RGB"))
     except (DataError, MemoryError):

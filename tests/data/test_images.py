@@ -27,6 +27,15 @@ def test_grey_palette_and_the_like_become_rgb(tmp_path: Path, mode: str) -> None
     assert read_image(tmp_path / f"a.{suffix}", 5, 7, 1).shape == (5, 7, 3)
 
 
+@pytest.mark.parametrize(("dtype", "name"), [(np.uint16, "a.png"), (np.float32, "a.tif")])
+def test_pixels_of_more_than_8_bits_are_refused_and_not_cut_off(
+    tmp_path: Path, dtype: type, name: str
+) -> None:
+    Image.fromarray(np.full((5, 7), 4000, dtype)).save(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: has pixels of more than 8 bits"):
+        read_image(tmp_path / name, 5, 7, 1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_rotation_in_exif_is_not_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
