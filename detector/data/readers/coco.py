@@ -135,6 +135,8 @@ class _File:
         value = self.get(row, key, where)
         if not isinstance(value, str):
             self.fail(f"{where}: {_name(row)}", f"{key} is {_short(value)}, not text")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can hold half a letter
+            self.fail(f"{where}: {_name(row)}", f"{key} is {_short(value)}, not valid text")
         return value
 
     def number(self, value: Any, key: str, row: dict[str, Any], where: str) -> float:

@@ -44,6 +44,15 @@ def test_images_are_the_files_named(tmp_path: Path) -> None:
     assert str(tmp_path) in dataset.name
 
 
+@pytest.mark.parametrize(("rows", "key"), [("images", "file_name"), ("categories", "name")])
+def test_half_a_letter_in_a_name_is_one_line(tmp_path: Path, rows: str, key: str) -> None:
+    """JSON escapes can spell what UTF-8 cannot hold: no file, log or table could name it."""
+    value = content()
+    value[rows][0][key] = "\ud800.png"
+    with pytest.raises(DataError, match=rf"{rows}\[0\]: id \d+: {key} is .*not valid text"):
+        read_coco(write_json(tmp_path, value))
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 91), (91, 10**6), (-5, 2**40)])
 def test_category_ids_do_not_matter(tmp_path: Path, low: int, high: int) -> None:
     value = content()
