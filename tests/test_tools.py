@@ -102,6 +102,19 @@ def test_a_user_sees_the_same_from_any_folder(tmp_path: Path, argv: list[str]) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("tool", "argv"), [("train", []), ("evaluate", ["checkpoint=a.pt"]), ("generate", [])]
+)
+def test_libraries_that_do_not_fit_are_named_before_they_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, argv: list[str]
+) -> None:
+    (tmp_path / "torch.py").write_text("__version__ = '2.9.1'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    outcome = script(tool, *argv, cwd=tmp_path)
+    assert outcome.code == 2
+    assert outcome.message.startswith("torch 2.9.1: 2.10 or newer is needed; reinstall both: ")
+
+
 class TestEvaluate:
     @pytest.mark.parametrize(
         ("argv", "message"),

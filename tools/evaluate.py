@@ -10,8 +10,10 @@ def evaluate(node: DictConfig) -> None:
     """Writes metrics.json and detections.json, and prints the COCO table."""
     from detector import schema
     from detector.config import EvaluateConfig, plain_values
+    from detector.startup import check_versions
 
     config = schema.build(EvaluateConfig, plain_values(node))
+    check_versions()  # a checkpoint may be anyone's: reading it is safe from torch 2.10 on
 
     from detector.engine.evaluate import evaluate_checkpoint  # torch takes seconds
 

@@ -13,11 +13,13 @@ def generate(node: DictConfig) -> None:
     from detector import schema
     from detector.config import GenerateConfig, plain_values
     from detector.schema import require
+    from detector.startup import check_versions
 
     config = schema.build(GenerateConfig, plain_values(node))
     folder = None if config.output_dir is None else Path(config.output_dir)
-    is_free = folder is None or not folder.exists() or not any(folder.iterdir())
+    is_free = folder is None or not any(folder.glob("*"))
     require(is_free, f"output_dir: {folder} is not empty")
+    check_versions()
 
     from detector.data.export import figures, table, write_coco  # torch takes seconds
     from detector.models.anchors import AnchorGenerator
