@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -154,10 +155,10 @@ class TestGenerate:
         from detector.data.readers.generated import GeneratedReader
         from detector.registry import DATASETS
 
-        outcome = command("generate", *self.SMALL, "output_dir=shapes")
+        outcome = command("generate", *self.SMALL, "output_dir=my shapes")
         assert outcome.code == 0
         *_, last = outcome.out.splitlines()
-        overrides = last.removeprefix("to read it: ").split()
+        overrides = shlex.split(last.removeprefix("to read it: "))
         plugs: list[Plug] = []
         command("train", *overrides, run=lambda node: plugs.append(from_omegaconf(node)[0].data))
         files = DATASETS.build(plugs[0])
@@ -171,9 +172,10 @@ class TestGenerate:
         self, command: Command, tmp_path: Path
     ) -> None:
         (tmp_path / "mine.txt").touch()
-        outcome = command("generate", f"output_dir={tmp_path}")
-        assert outcome.code == 2
-        assert outcome.message == f"output_dir: {tmp_path} is not empty"
+        for path in (tmp_path, tmp_path / "mine.txt"):
+            outcome = command("generate", f"output_dir={path}")
+            assert outcome.code == 2
+            assert outcome.message == f"output_dir: {path} is not a new or empty folder"
 
     @pytest.mark.parametrize(
         ("argv", "message"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from cli import main
 from omegaconf import DictConfig
@@ -17,8 +18,8 @@ def generate(node: DictConfig) -> None:
 
     config = schema.build(GenerateConfig, plain_values(node))
     folder = None if config.output_dir is None else Path(config.output_dir)
-    is_free = folder is None or not any(folder.glob("*"))
-    require(is_free, f"output_dir: {folder} is not empty")
+    is_free = folder is None or not (folder.is_file() or any(folder.glob("*")))
+    require(is_free, f"output_dir: {folder} is not a new or empty folder")
     check_versions()
 
     from detector.data.export import figures, table, write_coco  # torch takes seconds
@@ -40,7 +41,7 @@ def generate(node: DictConfig) -> None:
         if folder is not None:
             print(f"written: {write_coco(dataset, folder, split)}")
     if folder is not None:
-        print(f"to read it: data=coco data.root={folder}", *reading(config.splits))
+        print("to read it: data=coco", quote(f"data.root={folder}"), *reading(config.splits))
 
 
 def reading(splits: tuple[str, ...]) -> list[str]:
