@@ -8,6 +8,7 @@ say what is allowed, and every message begins with the key's path.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import types
 import typing
@@ -229,13 +230,15 @@ def _coerce_plug(value: Any, cls: type[Plug], path: str) -> Plug:
 
 
 def _coerce_scalar(value: Any, annotation: type, path: str) -> Any:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{path}: an integer of more than 64 bits given")
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     is_mistaken_bool = isinstance(value, bool) and annotation is not bool
     if is_mistaken_bool or not isinstance(value, annotation):
         raise ConfigError(f"{path}: {value!r} is not {_article(describe(annotation))}")
-    if annotation is float and value != value:
-        raise ConfigError(f"{path}: nan is not a number one can use")
+    if annotation is float and not math.isfinite(value):
+        raise ConfigError(f"{path}: {value} is not a number one can use")
     return value
 
 

@@ -92,6 +92,10 @@ class TestCoerce:
             (1, str, "key: 1 is not text"),
             (None, int, "key: None is not an integer"),
             (float("nan"), float, "key: nan is not a number one can use"),
+            (float("inf"), float | None, "key: inf is not a number one can use"),
+            ([1.0, float("-inf")], tuple[float, ...], "key[1]: -inf is not a number one can use"),
+            (2**63, int, "key: an integer of more than 64 bits given"),
+            (-(10**400), float, "key: an integer of more than 64 bits given"),
             ("x", float | None, "key: 'x' is not a number"),
             ("x", float | Literal["from_data"], "key: 'x' is not number or one of from_data"),
             ("focus", Literal["focal", "ssd"], "key: 'focus' is not one of focal, ssd"),
@@ -137,7 +141,7 @@ class TestPlugs:
         [
             ("heavy", "loss.weight: 'heavy' is not a number"),
             (-1, "loss.weight: -1.0 given, a number of at least 0 is needed"),
-            (float("inf"), "loss.weight: inf given, a number of at least 0 is needed"),
+            (float("inf"), "loss.weight: inf is not a number one can use"),
         ],
     )
     def test_a_weight_has_to_be_a_number_of_at_least_0(self, weight: Any, message: str) -> None:
