@@ -113,7 +113,7 @@ class LoaderConfig:
         """Loader processes of this process."""
         if self.num_workers is not None:
             return self.num_workers
-        return min(8, max(0, len(os.sched_getaffinity(0)) - 1))
+        return min(8, max(0, num_processors() - 1))
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,13 @@ class TableConfig:
     """One call of `tools/table.py`. folder: what holds the run folders."""
 
     folder: str
+
+
+def num_processors() -> int:
+    """The processors this process may use; those of the machine where the system cannot tell."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def from_omegaconf(node: DictConfig) -> tuple[Config, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
@@ -15,7 +16,14 @@ import yaml
 from omegaconf import OmegaConf
 
 from detector import config as configuration
-from detector.config import Config, from_omegaconf, from_plain, plain_values, to_yaml
+from detector.config import (
+    Config,
+    LoaderConfig,
+    from_omegaconf,
+    from_plain,
+    plain_values,
+    to_yaml,
+)
 from detector.registry import REGISTRIES
 from detector.schema import LossPlug, Plug, build, options_of
 
@@ -199,6 +207,23 @@ class TestPresets:
         assert options["train_annotations"] == options["val_annotations"]
         assert options["train_images"] == options["val_images"]
         assert (options["limit_train"], options["limit_val"]) == (16, 16)
+
+
+class TestLoader:
+    def test_takes_the_processors_it_may_use_less_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for allowed, expected in ((1, 0), (4, 3), (64, 8)):
+            processors = set(range(allowed))
+            monkeypatch.setattr(os, "sched_getaffinity", lambda _, p=processors: p, raising=False)
+            assert LoaderConfig().workers == expected
+
+    def test_takes_those_of_the_machine_where_the_system_cannot_tell(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 3)
+        assert LoaderConfig().workers == 2
 
 
 class TestOtherTools:
