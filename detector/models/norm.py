@@ -34,8 +34,13 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(channels: int) -> GroupNorm:
-    """A group norm of 32 groups, or of the most that divide `channels` and 32."""
-    return GroupNorm(math.gcd(NUM_GROUPS, channels), channels)
+    """A group norm of 32 groups, or of the most that divide `channels` and 32.
+
+    A group has two channels at least: on the single cell of a coarse level one channel alone would
+    be normalised to 0, and torch refuses that for a batch of one image.
+    """
+    groups = math.gcd(NUM_GROUPS, channels)
+    return GroupNorm(groups // 2 if groups == channels > 1 else groups, channels)
 
 
 class ChannelsLastGroupNorm(torch.autograd.Function):

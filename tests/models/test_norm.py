@@ -9,9 +9,18 @@ from torch import Tensor, nn
 from detector.models.norm import ChannelsLastGroupNorm, FrozenBatchNorm, GroupNorm, group_norm
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (256, 32), (16, 16), (48, 16), (7, 1)])
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(64, 32), (256, 32), (32, 16), (16, 8), (48, 16), (7, 1), (2, 1), (1, 1)],
+)
 def test_a_group_norm_has_32_groups_or_the_most_that_fit(channels: int, groups: int) -> None:
     assert group_norm(channels).num_groups == groups
+
+
+def test_a_group_norm_of_few_channels_tells_the_single_cell_of_an_image_from_another() -> None:
+    norm = group_norm(16)
+    a, b = (norm(torch.randn(1, 16, 1, 1, generator=torch.manual_seed(i))) for i in (0, 1))
+    assert not torch.equal(a, b)
 
 
 def outcome(norm: nn.GroupNorm, x: Tensor, dy: Tensor) -> list[Tensor]:
