@@ -46,8 +46,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"checkpoint: {path} is not a file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except OSError as error:
+        raise ConfigError(f"checkpoint: {path} cannot be read: {error.strerror or error}") from None
+    except Exception:  # of many kinds, whose words advise to switch `weights_only` off
+        reason = "it is damaged, or holds more than tensors and plain values"
         raise ConfigError(f"checkpoint: {path} cannot be read: {reason}") from None
     if not isinstance(content, dict) or "format_version" not in content:
         raise ConfigError(f"checkpoint: {path} is not a checkpoint of this project")

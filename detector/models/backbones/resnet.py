@@ -134,11 +134,19 @@ def named_weights(arch: str, weights: str) -> WeightsEnum | Path:
 
 
 def download(weights: Any) -> Mapping[str, Tensor]:
-    """torchvision's state dict, from its cache where it is there. Raises ConfigError."""
+    """torchvision's state dict, from its cache where it is there. Raises ConfigError.
+
+    No code is run, neither of a download nor of whatever lies in the cache under its name.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except UnpicklingError:
+        name = Path(weights.url).name
+        raise ConfigError(
+            f"backbone.weights: {folder / name} holds more than tensors, or is damaged; remove it"
+        ) from None
+    except (OSError, RuntimeError, EOFError) as error:
         raise ConfigError(
             f"backbone.weights: {weights.name} could not be downloaded ({error}); put "
             f"{weights.url} into {folder}, or name a copy of it with backbone.weights=FILE"
@@ -150,7 +158,11 @@ def read_file(path: Path) -> Mapping[str, Tensor]:
     require(path.is_file(), f"backbone.weights: the file {path} does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except UnpicklingError:  # torch's own words advise to switch the protection off
+        raise ConfigError(
+            f"backbone.weights: {path} cannot be read (it holds more than tensors, or is damaged)"
+        ) from None
+    except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"backbone.weights: {path} cannot be read ({reason})") from None
     is_state = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())

@@ -156,8 +156,11 @@ def test_a_missing_file_is_named() -> None:
 def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"^backbone\.weights: .*weights\.pth cannot be read"):
+    with pytest.raises(
+        ConfigError, match=r"^backbone\.weights: .*weights\.pth cannot be read"
+    ) as caught:
         build(weights=str(path)).load_pretrained()
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_file_without_names_and_tensors_is_named(tmp_path: Path) -> None:
@@ -186,6 +189,28 @@ def test_tensors_that_do_not_fit_are_named(reference: Any, tmp_path: Path) -> No
 def test_weights_of_another_architecture_are_refused(weights: str) -> None:
     with pytest.raises(ConfigError, match=r"for arch=resnet34: tensors do not fit: .*missing"):
         build(arch="resnet34", weights=weights).load_pretrained()
+
+
+class Touch:
+    """Touches a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_the_cache_of_downloads_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    cached = tmp_path / "checkpoints" / Path(ResNet18_Weights.DEFAULT.url).name
+    cached.parent.mkdir()
+    torch.save({"conv1.weight": Touch(tmp_path / "touched")}, cached)
+    with pytest.raises(ConfigError, match=rf"{cached.name} holds more than tensors"):
+        build(weights="DEFAULT").load_pretrained()
+    assert not (tmp_path / "touched").exists()
 
 
 def test_a_failed_download_says_where_a_file_may_be_put(monkeypatch: pytest.MonkeyPatch) -> None:
