@@ -34,11 +34,6 @@ def to_device(data: T, device: torch.device) -> T:
     return _with_tensors(data, lambda value: value.to(device, non_blocking=True))
 
 
-def pin(data: T) -> T:
-    """A copy of a dataclass of tensors in memory that a GPU can read while it computes."""
-    return _with_tensors(data, lambda value: value.pin_memory())
-
-
 def _with_tensors(data: T, change: Callable[[Tensor], Tensor]) -> T:
     changed = {
         field.name: change(value)
@@ -76,6 +71,10 @@ class Batch:
     scales: Tensor
     image_ids: tuple[int, ...]
 
+    def pin_memory(self) -> Batch:
+        """A copy in memory that a GPU can read while it computes; the loader asks by this name."""
+        return _with_tensors(self, Tensor.pin_memory)
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -92,6 +91,10 @@ class Targets:
     image_sizes: Tensor
     image_ids: tuple[int, ...]
     keys: Tensor
+
+    def pin_memory(self) -> Targets:
+        """As `Batch.pin_memory`."""
+        return _with_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)

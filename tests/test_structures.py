@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from detector.layouts import Sigmoid
-from detector.structures import BACKGROUND, IGNORE, Predictions, promote, to_device
+from detector.structures import BACKGROUND, IGNORE, Batch, Predictions, promote, to_device
 from tests.by_hand import match, predict
 from tests.synthetic import PlainCoder, make_anchors, make_predictions, make_targets
 
@@ -34,6 +35,24 @@ def test_moving_to_a_device_moves_tensors_and_keeps_the_rest() -> None:
     assert {moved.boxes.device.type, moved.labels.device.type, moved.keys.device.type} == {"meta"}
     assert moved.image_ids == (1, 2)
     assert targets.boxes.device.type == "cpu"
+
+
+def test_the_loader_of_torch_finds_every_tensor_of_a_batch_to_pin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pinning itself takes a GPU, so what is pinned is noted instead."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor + 1)
+    size = torch.tensor([[32, 32]])
+    batch = Batch(torch.zeros(1, 3, 32, 32), size, torch.ones(1, 2), (7,))
+    targets = make_targets([2], 3)
+    pinned_batch, pinned_targets = pin_memory((batch, targets))
+    for before, after in ((batch, pinned_batch), (targets, pinned_targets)):
+        for field in fields(before):
+            value = getattr(before, field.name)
+            expected = value + 1 if isinstance(value, torch.Tensor) else value
+            assert torch.equal(
+                torch.as_tensor(getattr(after, field.name)), torch.as_tensor(expected)
+            )
 
 
 def test_boxes_are_decoded_once_in_float32_and_are_differentiable() -> None:
