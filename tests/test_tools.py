@@ -95,6 +95,28 @@ def test_a_value_out_of_range_is_answered_in_one_line(command: Command, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["file", "file/runs"])
+def test_a_file_where_the_run_folder_should_be_is_named_before_data_are_read(
+    command: Command, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    outcome = command("train", "data=voc", "data.root=nowhere", f"output_dir={name}")
+    assert outcome.code == 2
+    file = tmp_path / "file"
+    assert outcome.message == f"output_dir: {name} given, but {file} is not a folder"
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != tmp_path
+    )  # root may write anywhere
+    outcome = command("train", "data=voc", "data.root=nowhere", "output_dir=a/b")
+    assert outcome.code == 2
+    assert outcome.message == f"output_dir: a/b given, but {tmp_path} cannot be written"
+
+
 @pytest.mark.parametrize("argv", [["loss=focall"], ["--resume"], ["+loss.gama=1"]])
 def test_a_user_sees_the_same_from_any_folder(tmp_path: Path, argv: list[str]) -> None:
     outcome = script("train", *argv, cwd=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from detector.config import Config
 from detector.distributed import World
 from detector.engine.checkpoint import load, write_atomically
 from detector.errors import ConfigError
+from detector.schema import require
 
 FREE_TO_CHANGE = {
     "output_dir",
@@ -112,10 +114,11 @@ def open_folder(
     """The run's folder and the checkpoint to go on from, if any.
 
     Raises ConfigError where the folder holds a run that is not gone on with, unless
-    `overwrite=true` is given, or where the checkpoint was made with another config; names the keys
-    that differ.
+    `overwrite=true` is given, where it cannot be written, or where the checkpoint was made with
+    another config; names the keys that differ.
     """
     folder = RunFolder(_path(config, plain))
+    _require_writable(folder.path)
     if config.resume == "auto":
         path = folder.last if folder.last.exists() else None
     else:
@@ -144,6 +147,14 @@ def _path(config: Config, plain: dict[str, Any]) -> Path:
         if parent.name == CHECKPOINTS:
             return parent.parent
     return default_path(config, plain)
+
+
+def _require_writable(path: Path) -> None:
+    """Raises ConfigError where no folder can be there: before the data are read, not after."""
+    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    what = "cannot be written" if nearest.is_dir() else "is not a folder"
+    is_free = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    require(is_free, f"output_dir: {path} given, but {nearest} {what}")
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
