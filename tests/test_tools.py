@@ -239,6 +239,19 @@ class TestSmoke:
         assert outcome.code == 2
         assert outcome.message.startswith("output_dir: run already holds a run")
 
+    def test_data_that_have_moved_since_training_are_asked_for(
+        self, command: Command, folder: Path
+    ) -> None:
+        from detector.engine import checkpoint
+
+        content = checkpoint.load(folder / "run" / "checkpoints" / "last.pt")
+        content["config"]["data"] = {"name": "voc", "root": "gone"}
+        checkpoint.save(Path("moved.pt"), content)
+        message = "data.root={}: there is no such folder; data_root= says where the data lie now"
+        for root, argv in (("gone", []), ("too", ["data_root=too"])):
+            outcome = command("evaluate", "checkpoint=moved.pt", *argv)
+            assert (outcome.code, outcome.message) == (3, message.format(root))
+
     def test_evaluating_the_checkpoint_gives_the_same_numbers(
         self, folder: Path, tmp_path: Path
     ) -> None:

@@ -156,6 +156,11 @@ def evaluate_checkpoint(
         if "root" not in config.data.options:
             raise ConfigError(f"data_root: {config.data.name} data have no root")
         config.data.options["root"] = data_root
+    root = config.data.options.get("root")
+    if isinstance(root, str) and not Path(root).expanduser().is_dir():
+        raise DataError(
+            f"data.root={root}: there is no such folder; data_root= says where the data lie now"
+        )
     if evaluator is not None:
         config = replace(config, evaluation=replace(config.evaluation, evaluator=evaluator))
     if precision is not None:
