@@ -21,6 +21,7 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exi
 import hydra  # noqa: E402
 from hydra._internal.utils import get_args_parser  # noqa: E402
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
+from hydra.core.override_parser.types import Override  # noqa: E402
 from hydra.errors import (  # noqa: E402
     HydraException,
     MissingConfigException,
@@ -156,8 +157,9 @@ def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
     (--config-dir) is data.
     """
     overrides = args.overrides
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    check_choices(parsed)
     if args.multirun:
-        parsed = OverridesParser.create().parse_overrides(overrides)
         overrides = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     if args.config_dir is not None:
         folder = Path(args.config_dir).resolve()
@@ -173,6 +175,21 @@ def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     return config
+
+
+def check_choices(overrides: list[Override]) -> None:
+    """Raises ConfigError for a key without letters, and for what cannot name a file of a group."""
+    for override in overrides:
+        group, value = override.key_or_group, override.value()
+        if not group:
+            raise ConfigError(f"{override.input_line}: a key is missing; see --help")
+        if override.is_delete() or override.is_sweep_override() or group not in groups():
+            continue
+        if not isinstance(value, str | list):
+            names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+            raise ConfigError(
+                f"{override.input_line}: a name is needed; allowed: {', '.join(names)}"
+            )
 
 
 def refuse_code(node: Any) -> None:
@@ -196,7 +213,10 @@ def explain(error: Exception) -> str:
         hint = did_you_mean(name, error.options)
         return f"{group}={name}: unknown{hint}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not understood, keys are written KEY=VALUE; see --help"
+        return (
+            f"{error.override}: not understood, keys are written KEY=VALUE; see --help (a value "
+            "with signs such as = or ( is written in quotes of its own: \"KEY='VALUE'\")"
+        )
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         unknown = explain_unknown_key(cause, cause.parent_node)
