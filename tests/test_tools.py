@@ -111,7 +111,7 @@ def test_a_file_where_the_run_folder_should_be_is_named_before_data_are_read(
     outcome = command("train", "data=voc", "data.root=nowhere", f"output_dir={name}")
     assert outcome.code == 2
     file = tmp_path / "file"
-    assert outcome.message == f"output_dir: {name} given, but {file} is not a folder"
+    assert outcome.message == f"output_dir: {name}, but {file} is not a folder"
 
 
 def test_a_folder_that_cannot_be_written_is_named(
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     )  # root may write anywhere
     outcome = command("train", "data=voc", "data.root=nowhere", "output_dir=a/b")
     assert outcome.code == 2
-    assert outcome.message == f"output_dir: a/b given, but {tmp_path} cannot be written"
+    assert outcome.message == f"output_dir: a/b, but {tmp_path} cannot be written"
 
 
 @pytest.mark.parametrize("argv", [["loss=focall"], ["--resume"], ["+loss.gama=1"]])
@@ -259,6 +259,16 @@ class TestSmoke:
         for root, argv in (("gone", []), ("too", ["data_root=too"])):
             outcome = command("evaluate", "checkpoint=moved.pt", *argv)
             assert (outcome.code, outcome.message) == (3, message.format(root))
+
+    def test_a_checkpoint_in_a_folder_that_cannot_be_written_wants_another_for_its_scores(
+        self, command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        checkpoints = folder / "run" / "checkpoints"
+        monkeypatch.setattr(os, "access", lambda path, mode: path != checkpoints)
+        outcome = command("evaluate", f"checkpoint={checkpoints / 'last.pt'}", "device=cpu")
+        assert outcome.code == 2
+        wanted = f"output_dir: {checkpoints / 'evaluation'}, but {checkpoints} cannot be written"
+        assert outcome.message == wanted
 
     def test_evaluating_the_checkpoint_gives_the_same_numbers(
         self, folder: Path, tmp_path: Path

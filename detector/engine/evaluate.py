@@ -179,6 +179,8 @@ def _evaluate_checkpoint(
     world: World,
     output_dir: str | None,
 ) -> dict[str, Any]:
+    folder = RunFolder(Path(output_dir) if output_dir else Path(path).parent / "evaluation")
+    folder.require_writable()
     precision = choose(config.precision, world.device)
     dataset = DATASETS.build(config.data).read("val")
     annotations = dataset.annotations
@@ -191,7 +193,6 @@ def _evaluate_checkpoint(
     layout = LOSSES.build(config.loss, len(known[0])).layout
     model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
     model.load_state_dict(weights_to_evaluate(saved))
-    folder = RunFolder(Path(output_dir) if output_dir else Path(path).parent / "evaluation")
     metrics = score(
         prepare(model, config, world, precision),
         layout,

@@ -79,6 +79,14 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         return self.config.exists() or self.last.exists()
 
+    def require_writable(self) -> None:
+        """Raises ConfigError where no folder can be there: before the data are read, not after."""
+        path = self.path.absolute()
+        nearest = next(p for p in (path, *path.parents) if p.exists())
+        what = "cannot be written" if nearest.is_dir() else "is not a folder"
+        is_free = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        require(is_free, f"output_dir: {self.path}, but {nearest} {what}")
+
     def owns(self, checkpoint: Path) -> bool:
         """Whether a checkpoint lies where a run in this folder writes its own."""
         return checkpoint.resolve().parent == self.last.parent.resolve()
@@ -118,7 +126,7 @@ def open_folder(
     another config; names the keys that differ.
     """
     folder = RunFolder(_path(config, plain))
-    _require_writable(folder.path)
+    folder.require_writable()
     if config.resume == "auto":
         path = folder.last if folder.last.exists() else None
     else:
@@ -147,14 +155,6 @@ def _path(config: Config, plain: dict[str, Any]) -> Path:
         if parent.name == CHECKPOINTS:
             return parent.parent
     return default_path(config, plain)
-
-
-def _require_writable(path: Path) -> None:
-    """Raises ConfigError where no folder can be there: before the data are read, not after."""
-    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    what = "cannot be written" if nearest.is_dir() else "is not a folder"
-    is_free = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-    require(is_free, f"output_dir: {path} given, but {nearest} {what}")
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
