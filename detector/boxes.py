@@ -40,6 +40,13 @@ def coverage(a: Tensor, b: Tensor) -> Tensor:
     return intersection(a, b) / area(a).clamp(min=torch.finfo(a.dtype).tiny)
 
 
+def hull(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 4) smallest boxes around both."""
+    low = torch.minimum(a[..., :2], b[..., :2])
+    high = torch.maximum(a[..., 2:], b[..., 2:])
+    return torch.cat([low, high], -1)
+
+
 def giou(a: Tensor, b: Tensor) -> Tensor:
     """(...) generalised IoU in [-1, 1]: IoU - (C - U) / C, C the smallest box around both.
 
@@ -47,11 +54,56 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     """
     shared = intersection(a, b)
     union = area(a) + area(b) - shared
-    low = torch.minimum(a[..., :2], b[..., :2])
-    high = torch.maximum(a[..., 2:], b[..., 2:])
-    hull = area(torch.cat([low, high], -1))
+    around = area(hull(a, b))
     tiny = torch.finfo(union.dtype).tiny
-    return shared / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+    return shared / union.clamp(min=tiny) - (around - union) / around.clamp(min=tiny)
+
+
+def diou(a: Tensor, b: Tensor) -> Tensor:
+    """(...) distance IoU in [-1, 1]: IoU - d^2 / c^2, c the diagonal of the hull.
+
+    d is the distance of the centres. Zheng et al. 2020, arXiv 1911.08287, equation 6.
+    """
+    (center_a, _), (center_b, _), (_, around) = map(center_size, (a, b, hull(a, b)))
+    return iou(a, b) - _ratio(((center_a - center_b) ** 2).sum(-1), (around**2).sum(-1))
+
+
+def ciou(a: Tensor, b: Tensor) -> Tensor:
+    """(...) complete IoU: DIoU - alpha v, alpha = v / (1 - IoU + v) without a gradient.
+
+    v = (2 / pi)^2 (atan(w_a / h_a) - atan(w_b / h_b))^2. Sides are taken as at least 1e-3 px, as in
+    `encode`: the angle of an empty box is none. Zheng et al. 2020, arXiv 1911.08287, equations 8
+    to 11.
+    """
+    angles = [torch.atan2(*center_size(x)[1].clamp(min=1e-3).unbind(-1)) for x in (a, b)]
+    v = (2 / math.pi * (angles[0] - angles[1])) ** 2
+    with torch.no_grad():
+        alpha = _ratio(v, 1 - iou(a, b) + v)
+    return diou(a, b) - alpha * v
+
+
+def eiou(a: Tensor, b: Tensor) -> Tensor:
+    """(...) efficient IoU in [-3, 1]: DIoU - (w_a - w_b)^2 / W^2 - (h_a - h_b)^2 / H^2.
+
+    W and H are the sides of the hull. Zhang et al. 2021, arXiv 2101.08158, the loss EIOU.
+    """
+    (_, side_a), (_, side_b), (_, around) = map(center_size, (a, b, hull(a, b)))
+    return diou(a, b) - _ratio((side_a - side_b) ** 2, around**2).sum(-1)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole; 0, with no gradient, where both are 0."""
+    return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+
+
+def wasserstein(a: Tensor, b: Tensor) -> Tensor:
+    """(...) distance in pixels of two boxes taken as Gaussians: of (x, y, w / 2, h / 2).
+
+    Wang et al. 2021, arXiv 2110.13389, section 3.
+    """
+    (center_a, side_a), (center_b, side_b) = center_size(a), center_size(b)
+    difference = torch.cat([center_a - center_b, (side_a - side_b) / 2], -1)
+    return torch.linalg.vector_norm(difference, dim=-1)  # whose slope at 0 is 0, not NaN
 
 
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

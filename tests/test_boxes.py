@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detector import boxes
+
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 def box(*corners: float) -> Tensor:
@@ -53,6 +56,51 @@ def test_coverage_counts_the_area_of_the_first_box_only() -> None:
 def test_giou_by_hand() -> None:
     # Unit boxes one unit apart: union 2, hull 3; nothing shared.
     assert boxes.giou(box(0, 0, 1, 1), box(2, 0, 3, 1)).item() == pytest.approx(-1 / 3)
+
+
+# Shared 4 of a union of 12, hull 4 x 4, centres (2, 1) and (1, 2).
+LYING, STANDING = box(0, 0, 4, 2), box(0, 0, 2, 4)
+FAMILY = [boxes.iou, boxes.giou, boxes.diou, boxes.ciou, boxes.eiou]
+
+
+def test_the_hull_is_the_smallest_box_around_both() -> None:
+    assert torch.equal(boxes.hull(box(0, 5, 2, 6), box(1, 1, 8, 2)), box(0, 1, 8, 6))
+
+
+def test_diou_ciou_and_eiou_by_hand() -> None:
+    diou = 4 / 12 - 2 / 32
+    v = (2 / math.pi * (math.atan(2) - math.atan(1 / 2))) ** 2
+    assert boxes.diou(LYING, STANDING).item() == pytest.approx(diou)
+    assert boxes.ciou(LYING, STANDING).item() == pytest.approx(diou - v * v / (8 / 12 + v))
+    assert boxes.eiou(LYING, STANDING).item() == pytest.approx(diou - 4 / 16 - 4 / 16)
+
+
+def test_wasserstein_by_hand() -> None:
+    # Centres (3, 0) apart, half widths 2 apart, half heights 6 apart.
+    assert boxes.wasserstein(box(0, 0, 2, 2), box(1, -6, 7, 8)).item() == pytest.approx(7)
+    assert boxes.wasserstein(LYING, LYING) == 0
+
+
+@pytest.mark.parametrize("measure", FAMILY)
+def test_every_overlap_is_1_for_equal_boxes_and_0_for_two_empty_ones(measure: Measure) -> None:
+    a = random_boxes(50, 6)
+    torch.testing.assert_close(measure(a, a), torch.ones(50, dtype=torch.float64))
+    assert measure(box(3, 3, 3, 3), box(3, 3, 3, 3)) == 0
+
+
+@pytest.mark.parametrize("measure", [*FAMILY, boxes.wasserstein])
+def test_every_overlap_is_symmetric_and_broadcasts(measure: Measure) -> None:
+    a, b = random_boxes(30, 7), random_boxes(20, 8)
+    table = measure(a[:, None], b)
+    assert table.shape == (30, 20)
+    torch.testing.assert_close(table, measure(b[:, None], a).T)
+
+
+def test_each_overlap_is_at_most_the_simpler_one_and_at_least_its_limit() -> None:
+    a, b = random_boxes(500, 9), random_boxes(500, 10)
+    iou, _, diou, ciou, eiou = (measure(a, b) for measure in FAMILY)
+    assert bool((diou <= iou).all() and (ciou <= diou).all() and (eiou <= diou).all())
+    assert bool((diou >= -1).all() and (ciou >= -2).all() and (eiou >= -3).all())
 
 
 def test_tables_of_pairs_equal_torchvision() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from detector.box_losses import YOLOBoxLoss
+from detector.box_losses.yolo import YOLOBoxLoss
 from detector.errors import ConfigError
 from detector.losses.yolo import YOLOLoss
 from detector.registry import LOSSES

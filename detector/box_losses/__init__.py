@@ -1,0 +1,3 @@
+from detector.box_losses.base import BoxLoss
+
+__all__ = ["BoxLoss"]
