@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -73,25 +74,37 @@ class Thresholds:
             f"background_iou: {self.background_iou} given, 0 to foreground_iou = "
             f"{self.foreground_iou} is allowed",
         )
-        require(
-            self.crowd_coverage > 0,
-            f"crowd_coverage: {self.crowd_coverage} given, above 0 is needed",
-        )
+        require_crowd_coverage(self.crowd_coverage)
 
 
 def match_images(anchors: Anchors, targets: Targets, thresholds: Thresholds) -> Matches:
     """`Matches` of every image by the IoU of anchors and objects."""
+    is_object = may_be_matched(targets)
+
+    def match_image(i: int) -> Tensor:
+        boxes, crowd = targets.boxes[i], targets.crowd[i]
+        return threshold_match(anchors.boxes, boxes, is_object[i], crowd, thresholds)
+
+    return match_each(anchors, targets, match_image)
+
+
+def match_each(anchors: Anchors, targets: Targets, match_image: Callable[[int], Tensor]) -> Matches:
+    """`Matches` of every image by itself, so that memory is that of one.
+
+    match_image: (A,) indices into M, BACKGROUND or IGNORE for an image; not called without objects.
+    """
     num_images, num_objects = targets.labels.shape
     if num_objects == 0:
         shape = (num_images, len(anchors.boxes))
         objects = torch.full(shape, BACKGROUND, device=anchors.boxes.device)
-        return matches_from_objects(objects, anchors, targets)
-    is_object = (targets.labels != BACKGROUND) & ~targets.crowd
-    objects = [
-        threshold_match(anchors.boxes, targets.boxes[i], is_object[i], targets.crowd[i], thresholds)
-        for i in range(num_images)
-    ]
-    return matches_from_objects(torch.stack(objects), anchors, targets)
+    else:
+        objects = torch.stack([match_image(i) for i in range(num_images)])
+    return matches_from_objects(objects, anchors, targets)
+
+
+def may_be_matched(targets: Targets) -> Tensor:
+    """(N, M) bool: an object, neither padding nor a crowd."""
+    return (targets.labels != BACKGROUND) & ~targets.crowd
 
 
 def threshold_match(
@@ -114,5 +127,21 @@ def threshold_match(
             index = torch.where(forced.any(1), chosen, index)
         result = torch.where(forced.any(1), index, result)
     result = torch.where(best >= thresholds.foreground_iou, index, result)
+    return neutral_in_crowds(result, anchors, boxes, crowd, thresholds.crowd_coverage)
+
+
+def neutral_in_crowds(
+    result: Tensor, anchors: Tensor, boxes: Tensor, crowd: Tensor, crowd_coverage: float
+) -> Tensor:
+    """`result` (A,) with IGNORE where an anchor has no object and lies in a crowd.
+
+    That is, `crowd_coverage` or more of its area does. boxes (M, 4); crowd (M,) bool.
+    """
     in_crowd = torch.where(crowd, coverage(anchors[:, None], boxes), 0.0).amax(1)
-    return torch.where((result < 0) & (in_crowd >= thresholds.crowd_coverage), IGNORE, result)
+    return torch.where((result < 0) & (in_crowd >= crowd_coverage), IGNORE, result)
+
+
+def require_crowd_coverage(crowd_coverage: float) -> float:
+    """The option, a share of an anchor's area. Raises ConfigError unless it is above 0."""
+    require(crowd_coverage > 0, f"crowd_coverage: {crowd_coverage} given, above 0 is needed")
+    return crowd_coverage

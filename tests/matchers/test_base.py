@@ -224,8 +224,6 @@ def test_options_out_of_range_are_refused(name: str, options: dict, message: str
 @pytest.mark.parametrize("name", MATCHERS.names)
 def test_every_matcher_answers_for_every_anchor_of_every_image(name: str) -> None:
     matcher = MATCHERS.build(Plug(name, {}))
-    if matcher.uses_predictions:
-        pytest.skip("needs a model's predictions")
     anchors, targets = make_anchors(), make_targets([3, 0, 1], 5)
     matches = matcher(anchors, targets, None)
     assert isinstance(matches, Matches)
