@@ -151,11 +151,29 @@ class TestSwappingTheLoss:
     def test_changes_the_loss_and_nothing_else(self, loss: str) -> None:
         before, after = compose("loss=focal"), compose(f"loss={loss}")
         changed = {key for key in before.keys() | after.keys() if before[key] != after[key]}
-        expected = {"focal": set(), "yolo": {"loss", "box_loss"}}
+        expected = {
+            "focal": set(),
+            "yolo": {"loss", "box_loss"},
+            "yolo_v1": {"loss", "box_loss", "matcher", "normalizer"},
+        }
         assert changed == expected.get(loss, {"loss"})
 
     def test_brings_the_box_loss_of_yolo_along(self) -> None:
         assert compose("loss=yolo")["box_loss"] == compose("box_loss=yolo")["box_loss"]
+
+    def test_brings_all_that_is_published_along_with_yolo_v1(self) -> None:
+        values = compose("loss=yolo_v1")
+        assert values["box_loss"] == compose("box_loss=yolo")["box_loss"]
+        assert values["matcher"] == compose("matcher=yolo_cell")["matcher"]
+        assert values["normalizer"] == "images"
+
+    def test_keeps_what_is_asked_for_beside_yolo_v1(self) -> None:
+        asked = ["box_loss=giou", "matcher=atss", "normalizer=positives"]
+        for overrides in (["loss=yolo_v1", *asked], [*asked, "loss=yolo_v1"]):
+            values = compose(*overrides)
+            assert values["loss"]["name"] == "yolo_v1"
+            assert (values["box_loss"]["name"], values["matcher"]["name"]) == ("giou", "atss")
+            assert values["normalizer"] == "positives"
 
     @pytest.mark.parametrize(
         "overrides", [["loss=yolo", "box_loss=giou"], ["box_loss=giou", "loss=yolo"]]

@@ -36,13 +36,20 @@ class YOLOLoss(ClassLoss):
         self.lambda_noobj = lambda_noobj
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
-        probabilities = promote(predictions.logits).sigmoid()
-        confidence, classes = probabilities[..., 0], probabilities[..., 1:]
-        quality = iou(predictions.boxes.detach(), matches.boxes)
-        one_hot = matches.one_hot(self.num_classes).to(classes.dtype)
-        is_object = matches.foreground
-        return {
-            "object": torch.where(is_object, (confidence - quality) ** 2, 0),
-            "no_object": torch.where(matches.background, self.lambda_noobj * confidence**2, 0),
-            "class": torch.where(is_object[..., None], (classes - one_hot) ** 2, 0),
-        }
+        return squared_errors(predictions, matches, self.num_classes, self.lambda_noobj)
+
+
+def squared_errors(
+    predictions: Predictions, matches: Matches, num_classes: int, lambda_noobj: float
+) -> dict[str, Tensor]:
+    """Terms 3 to 5 of YOLO v1: "object" and "no_object" (N, A), "class" (N, A, K)."""
+    probabilities = promote(predictions.logits).sigmoid()
+    confidence, classes = probabilities[..., 0], probabilities[..., 1:]
+    quality = iou(predictions.boxes.detach(), matches.boxes)
+    one_hot = matches.one_hot(num_classes).to(classes.dtype)
+    is_object = matches.foreground
+    return {
+        "object": torch.where(is_object, (confidence - quality) ** 2, 0),
+        "no_object": torch.where(matches.background, lambda_noobj * confidence**2, 0),
+        "class": torch.where(is_object[..., None], (classes - one_hot) ** 2, 0),
+    }
