@@ -203,6 +203,42 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class PredictConfig:
+    """One call of `tools/predict.py`. See `configs/predict.yaml` for what each key means."""
+
+    checkpoint: str
+    source: str
+    output_dir: str | None = None
+    overwrite: bool = False
+    limit: int | None = None
+    threshold: float = 0.3
+    max_megapixels: float = 100.0
+    device: str = "auto"
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "limit")
+        require(
+            0 <= self.threshold < 1, f"threshold: {self.threshold} given, 0 to below 1 is allowed"
+        )
+
+
+@dataclass(frozen=True)
+class ShowBatchConfig:
+    """One call of `tools/show_batch.py`. See `configs/show_batch.yaml` for what each key means.
+
+    train: all the other keys.
+    """
+
+    train: Config
+    batches: int = 1
+    matches: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "batches")
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """One call of `tools/generate.py`. See `configs/generate.yaml` for what each key means."""
 
