@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,14 @@ from detector.schema import require
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 """What is decoded. Pillow knows dozens more, some of them old code that nobody feeds by intent."""
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""What the names of image files end in, small letters or large."""
+
 MAX_MEGAPIXELS = 178.0
 """Where Pillow's own guard ends: above, it refuses whatever it is asked."""
+
+ORIENTATION = 0x0112
+"""EXIF's tag of how an image is to be turned; 1 is upright."""
 
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's names of pixels with more than 8 bits; turned into RGB, all above 255 would be white."""
@@ -49,36 +56,91 @@ class FolderDataset(Dataset):
 
 
 def read_image(path: Path, height: int, width: int, max_megapixels: float) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB pixels of a file; grey and palettes are converted.
+    """`read_pixels` of a file that is annotated as (height, width).
 
-    A rotation in EXIF is not applied: annotations of COCO and VOC are of the pixels as stored. A
-    file of another size than annotated, which a rotated one would have, is refused; so is one of 16
-    bits a channel or of floating-point numbers, whose range is not known.
+    A file of another size, which one that was turned upright would have, is refused.
     Raises DataError naming the file.
     """
+    return read_pixels(path, max_megapixels, annotated=(height, width))
+
+
+def read_pixels(
+    path: Path,
+    max_megapixels: float,
+    *,
+    annotated: tuple[int, int] | None = None,
+    key: str = "data.max_megapixels",
+) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB pixels of a file; grey and palettes are converted, transparency is dropped.
+
+    A rotation in EXIF is not applied: annotations of COCO and VOC are of the pixels as stored. A
+    file of 16 bits a channel or of floating-point numbers is refused, since their range is not
+    known; so is one of another size than `annotated` as (height, width). key: what sets the limit.
+    Raises DataError naming the file.
+    """
+    with _opened(path) as image:
+        if image.width * image.height > max_megapixels * 1e6:
+            raise DataError(
+                f"{path}: {image.width} x {image.height} pixels, "
+                f"{key}={max_megapixels:g} are allowed"
+            )
+        if annotated is not None and (image.height, image.width) != annotated:
+            raise DataError(
+                f"{path}: {image.width} x {image.height} pixels (width x height), "
+                f"but annotated as {annotated[1]} x {annotated[0]}"
+            )
+        if image.mode in WIDE_MODES:
+            raise DataError(
+                f"{path}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
+            )
+        return np.array(image.convert("RGB"))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the header of a file whose annotations are relative to its size.
+
+    A rotation in EXIF is refused: whether such annotations are of the image as stored or as shown
+    cannot be seen from them. Raises DataError naming the file.
+    """
+    with _opened(path) as image:
+        exif = Image.Exif()
+        # Not `getexif`, which would decode a whole PNG in search of it. TIFF is turned by Pillow.
+        exif.load(image.info.get("exif", b""))
+        orientation = exif.get(ORIENTATION, 1)
+        if image.format != "TIFF" and orientation in range(2, 9):
+            raise DataError(
+                f"{path}: is rotated by EXIF (orientation {orientation}), so that its labels may "
+                "be of the image as stored or as shown; store it upright"
+            )
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image of a file, its pixels not yet decoded. Raises DataError naming the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_megapixels * 1e6:
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels, "
-                    f"data.max_megapixels={max_megapixels:g} are allowed"
-                )
-            if (image.width, image.height) != (width, height):
-                raise DataError(
-                    f"{path}: {image.width} x {image.height} pixels (width x height), "
-                    f"but annotated as {width} x {height}"
-                )
-            if image.mode in WIDE_MODES:
-                raise DataError(
-                    f"{path}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
-                )
-            return np.array(image.convert("RGB"))
+            yield image
     except (DataError, MemoryError):
         raise
     # Pillow's decoders raise many kinds for damaged files (OSError, SyntaxError, ValueError, ...).
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image: {reason}") from None
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names, relative to a folder, of the image files in it and its subfolders, sorted.
+
+    Known by their suffix. What begins with a dot is passed over: thumbnails, and the files that
+    macOS leaves beside others.
+    """
+    paths = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(
+        str(path)
+        for path in paths
+        if path.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in path.parts)
+    )
 
 
 def require_megapixels(value: float) -> None:

@@ -34,4 +34,4 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, split: Split) -> Dataset:
-        """The data of a split. Raises DataError naming file, key or ids; no image is opened."""
+        """The data of a split. Raises DataError naming file, key or ids; no image is decoded."""

@@ -8,13 +8,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 from detector.data.annotations import OnInvalid, Rows, pack
-from detector.data.images import FolderDataset, require_files, require_folder, require_megapixels
+from detector.data.images import (
+    SUFFIXES,
+    FolderDataset,
+    require_files,
+    require_folder,
+    require_megapixels,
+)
 from detector.data.readers.base import SPLITS, Dataset, Reader, Split
 from detector.errors import DataError
 from detector.registry import DATASETS
 from detector.schema import require
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 Object = tuple[str, tuple[float, float, float, float], bool]
 """Class, (xmin, ymin, xmax, ymax) as the file states them, difficult."""
