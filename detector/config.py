@@ -24,23 +24,34 @@ Evaluator = Literal["pycocotools", "faster_coco_eval"]
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """channels: width of P3 to P7. p6_source: what P6 is made from; "c5" is Lin et al. 2017."""
+    """channels: width of P3 to P7. p6_source: what P6 is made from; "c5" is Lin et al. 2017.
+
+    p7_relu: P7 is made from relu(P6), as there; mmdetection's from P6 itself. init: of the weights;
+    mmdetection's is xavier_uniform.
+    """
 
     channels: int = 256
     p6_source: Literal["c5", "p5"] = "c5"
+    p7_relu: bool = True
+    init: Literal["kaiming_uniform", "xavier_uniform"] = "kaiming_uniform"
 
 
 @dataclass(frozen=True)
 class AnchorConfig:
     """size: side on a level in units of its stride. scales, ratios (h / w): as in Lin et al. 2017.
 
-    offset: where in its cell an anchor is centred, 0.5 is the middle; torchvision's is 0.
+    offset: where in its cell an anchor is centred, 0.5 is the middle; in torchvision, detectron2
+    and mmdetection it is 0, a corner. stride_mode: "image" is torchvision's, whole pixels of the
+    padded image per cell, other than 8 to 128 where a level's cells stand over its border.
+    round_to_pixels: sides cut and corners rounded to whole pixels, as in torchvision.
     """
 
     size: float = 4.0
     scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     offset: float = 0.5
+    stride_mode: Literal["fixed", "image"] = "fixed"
+    round_to_pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,14 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class CoderConfig:
-    """weights: factors of (dx, dy, dw, dh); 1 is RetinaNet's, SSD's are (10, 10, 5, 5)."""
+    """weights: factors of (dx, dy, dw, dh); 1 is RetinaNet's, SSD's are (10, 10, 5, 5).
+
+    clamp: where dw and dh are cut, at a factor of 1000 / 16: "upper" (torchvision, detectron2),
+    "both" (mmdetection: not below 16 / 1000 either).
+    """
 
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    clamp: Literal["upper", "both"] = "upper"
 
 
 @dataclass(frozen=True)
@@ -64,12 +80,18 @@ class PostprocessConfig:
     """From outputs to detections: top-k of a level, threshold, NMS within a class, best of image.
 
     score_threshold: 0 for scoring, so that no loss is cut off by the level of its scores.
+    topk_of: "pairs" of anchor and class; "anchors" by their best class (mmdetection before 3).
+    clip: when boxes are cut to the image, before NMS or after (detectron2).
+    drop_empty: boxes without area go; torchvision keeps them.
     """
 
     score_threshold: float = 0.0
     topk_per_level: int = 1000
     nms_iou: float = 0.5
     detections_per_image: int = 100
+    topk_of: Literal["pairs", "anchors"] = "pairs"
+    clip: Literal["before_nms", "after_nms"] = "before_nms"
+    drop_empty: bool = True
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "topk_per_level", "detections_per_image")
@@ -134,6 +156,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class Ramp:
+    """A numeric option of a loss as a straight line over a part of the run.
+
+    option: such as loss.gamma or loss.weight. start, end: its values before and after.
+    begin, until: shares of the run, 0 to 1, between which it changes.
+    """
+
+    option: str
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.begin < self.until <= 1,
+            f"begin: {self.begin}, until: {self.until} given, 0 <= begin < until <= 1 is needed",
+        )
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run. See `configs/train.yaml` for what each key means."""
 
@@ -152,6 +195,7 @@ class Config:
     seed: int = 0
     output_dir: str | None = None
     resume: str | None = None
+    weights: str | None = None
     overwrite: bool = False
     device: str = "auto"
     precision: Precision = "auto"
@@ -161,9 +205,15 @@ class Config:
     batch_size: int = 8
     micro_batch: int | None = None
     prior: float | Literal["from_data"] = 0.01
+    normalizer: Literal["positives", "image_positives", "ema_positives", "images"] | None = None
+    guided_scale: bool = False
+    class_weights: tuple[float, ...] | Literal["effective_number"] | None = None
+    effective_number_beta: float = 0.999
+    ramps: tuple[Ramp, ...] = ()
     clip: float | None = 10.0
     max_bad_steps: int = 5
     log_every: int = 20
+    profile: bool = False
     save_every: int | None = 500
     tensorboard: bool = True
 
@@ -185,80 +235,18 @@ class Config:
                 f"prior: {self.prior} given, above 0 and below 1 or from_data is allowed",
             )
         require(
+            0 <= self.effective_number_beta < 1,
+            f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
+        )
+        if isinstance(self.class_weights, tuple):
+            require(
+                all(w >= 0 for w in self.class_weights),
+                f"class_weights: {list(self.class_weights)} given, each has to be at least 0",
+            )
+        require(
             self.clip is None or self.clip > 0,
             f"clip: {self.clip} given, above 0 or null is allowed",
         )
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """One call of `tools/evaluate.py`. See `configs/evaluate.yaml` for what each key means."""
-
-    checkpoint: str
-    output_dir: str | None = None
-    data_root: str | None = None
-    device: str = "auto"
-    precision: Precision | None = None
-    evaluator: Evaluator | None = None
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """One call of `tools/predict.py`. See `configs/predict.yaml` for what each key means."""
-
-    checkpoint: str
-    source: str
-    output_dir: str | None = None
-    overwrite: bool = False
-    limit: int | None = None
-    threshold: float = 0.3
-    max_megapixels: float = 100.0
-    device: str = "auto"
-    precision: Precision | None = None
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "limit")
-        require(
-            0 <= self.threshold < 1, f"threshold: {self.threshold} given, 0 to below 1 is allowed"
-        )
-
-
-@dataclass(frozen=True)
-class ShowBatchConfig:
-    """One call of `tools/show_batch.py`. See `configs/show_batch.yaml` for what each key means.
-
-    train: all the other keys.
-    """
-
-    train: Config
-    batches: int = 1
-    matches: bool = False
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "batches")
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """One call of `tools/generate.py`. See `configs/generate.yaml` for what each key means."""
-
-    data: Plug
-    augment: Plug
-    matcher: Plug
-    model: ModelConfig
-    output_dir: str | None = None
-    splits: tuple[Literal["train", "val"], ...] = ("train", "val")
-    limit: int | None = 200
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "limit")
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    """One call of `tools/table.py`. folder: what holds the run folders."""
-
-    folder: str
 
 
 def num_processors() -> int:

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent
 
 BASE = {
     "boxes", "config", "distributed", "errors", "layouts", "registry", "schema", "startup",
-    "structures",
+    "structures", "tool_config",
 }  # fmt: skip
 """Modules below all parts; every part may use them, and they use no part."""
 
-PARTS = {"data", "models", "losses", "box_losses", "matchers", "evaluation"}
+PARTS = {"convert", "data", "models", "losses", "box_losses", "matchers", "evaluation"}
 """Side by side: none imports another; they meet in the types of `structures` and `layouts`."""
 
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}

@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 def evaluate(node: DictConfig) -> None:
     """Writes metrics.json and detections.json, and prints the COCO table."""
     from detector import schema
-    from detector.config import EvaluateConfig, plain_values
+    from detector.config import plain_values
     from detector.startup import check_versions
+    from detector.tool_config import EvaluateConfig
 
     config = schema.build(EvaluateConfig, plain_values(node))
     check_versions()  # a checkpoint may be anyone's: reading it is safe from torch 2.10 on

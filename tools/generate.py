@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 def generate(node: DictConfig) -> None:
     """Prints the figures of each split; writes COCO JSON and PNG where a folder is given."""
     from detector import schema
-    from detector.config import GenerateConfig, plain_values
+    from detector.config import plain_values
     from detector.schema import require
     from detector.startup import check_versions
+    from detector.tool_config import GenerateConfig
 
     config = schema.build(GenerateConfig, plain_values(node))
     folder = None if config.output_dir is None else Path(config.output_dir)

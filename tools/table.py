@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 def table(node: DictConfig) -> None:
     """The runs in a folder as Markdown, best AP first."""
     from detector import schema
-    from detector.config import TableConfig, plain_values
+    from detector.config import plain_values
     from detector.engine.table import markdown, read_run, spread
     from detector.errors import ConfigError
+    from detector.tool_config import TableConfig
 
     folder = Path(schema.build(TableConfig, plain_values(node)).folder)
     runs = sorted(path for path in folder.glob("*") if (path / "config.yaml").is_file())

@@ -12,7 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from detector.engine.checkpoint import write_atomically
+from detector.engine.initial_loss import in_words
 from detector.engine.run_folder import RunFolder
+
+MAX_WAITING = 0.25
+"""Share of the time that a step may wait for data before the run says so."""
 
 
 class Log:
@@ -26,6 +30,8 @@ class Log:
         _keep_lines(folder.log, start_step)
         _keep_lines(folder.evaluations, start_step)
         self._last = (time.perf_counter(), start_step)
+        self._waiting: list[float] = []
+        self._has_warned = False
         self._bar = _bar(num_steps, start_step) if sys.stderr.isatty() else None
         self._writer = _summary_writer(folder.tensorboard, start_step) if tensorboard else None
 
@@ -42,12 +48,19 @@ class Log:
         if self._bar is not None:
             self._bar.update()
 
+    def initial(self, foretold: dict[str, float], measured: dict[str, float]) -> None:
+        """The terms of the first step as foretold and as measured."""
+        self.say(in_words(foretold, measured))
+        record = {"foretold": foretold, "measured": measured}
+        self._folder.initial.write_text(json.dumps(record, indent=1) + "\n")
+
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None:
         """The facts of the step just done, the `step`-th (1, 2, ...)."""
         now = time.perf_counter()
         seconds = (now - self._last[0]) / max(1, step - self._last[1])
         self._last = (now, step)
         line = {"step": step, **values, "images_per_second": batch_size / seconds}
+        self._warn_of_waiting(values.get("seconds_data", 0.0) / seconds, step)
         _append(self._folder.log, line)
         self._scalars(step, {f"train/{key}": value for key, value in line.items() if key != "step"})
         text = _terms(line)
@@ -63,6 +76,17 @@ class Log:
         numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
         per_class = {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
         self._scalars(step, {f"val/{key}": value for key, value in (numbers | per_class).items()})
+
+    def _warn_of_waiting(self, share: float, step: int) -> None:
+        """Says once that the loader is the bottleneck; the first line waits for its start."""
+        self._waiting.append(share)
+        recent = self._waiting[1:]
+        if len(recent) >= 3 and not self._has_warned and min(recent[-3:]) > MAX_WAITING:
+            self._has_warned = True
+            self.say(
+                f"step {step}: {share:.0%} of the time waits for data; loader.num_workers more, "
+                "smaller images, or a faster disk"
+            )
 
     def close(self) -> None:
         if self._bar is not None:
@@ -128,6 +152,8 @@ class Silent:
     def restart_clock(self, step: int) -> None: ...
 
     def advance(self) -> None: ...
+
+    def initial(self, foretold: dict[str, float], measured: dict[str, float]) -> None: ...
 
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None: ...
 

@@ -26,6 +26,7 @@ FREE_TO_CHANGE = {
     "log_every",
     "save_every",
     "tensorboard",
+    "profile",
     "evaluation",
 }
 """Keys that do not change what is learned: a run may go on with others."""
@@ -47,6 +48,10 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
+
+    @property
+    def initial(self) -> Path:
+        return self.path / "initial_loss.json"
 
     @property
     def evaluations(self) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detector.box_losses import BoxLoss
 from detector.config import Config
@@ -17,7 +17,9 @@ from detector.data.transforms import Augmentation
 from detector.distributed import World
 from detector.engine.ema import EMA
 from detector.engine.precision import Precision, choose
+from detector.engine.ramps import Ramps, build_ramps
 from detector.engine.schedules import Schedule
+from detector.engine.weighting import Balance, Weighting, build_weighting
 from detector.errors import ConfigError, DataError
 from detector.layouts import Layout
 from detector.losses.base import ClassLoss
@@ -51,6 +53,7 @@ class State:
     loss: ClassLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
+    balance: Balance = field(default_factory=Balance)
     step: int = 0
     best_metric: float = -1.0
 
@@ -64,6 +67,7 @@ class State:
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "balance": asdict(self.balance),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -76,6 +80,7 @@ class State:
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.balance = Balance(**state["balance"])
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -96,6 +101,8 @@ class Setup:
     augment: Augmentation
     matcher: Matcher
     box_loss: BoxLoss
+    weighting: Weighting
+    ramps: Ramps
     learning_rate: float
     schedule: Schedule
     num_steps: int
@@ -104,8 +111,16 @@ class Setup:
     accumulation: int
 
 
-def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, State]:
-    """All parts of a run. Raises ConfigError or DataError before anything is trained."""
+def build(
+    config: Config,
+    plain: dict[str, Any],
+    world: World,
+    sets: tuple[Dataset, Dataset] | None = None,
+) -> tuple[Setup, State]:
+    """All parts of a run. Raises ConfigError or DataError before anything is trained.
+
+    sets: the train and the val split; None: those of the config.
+    """
     micro_batch, accumulation = split_batch(config, world.size)
     precision = choose(config.precision, world.device)
     # Before the data, which may take a while to read: a wrong option is answered at once.
@@ -116,8 +131,11 @@ def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, S
     schedule = SCHEDULES.build(config.schedule)
     anchors = AnchorGenerator(config.model.anchors)
     LOSSES.build(config.loss, 1)
-    reader = DATASETS.build(config.data)
-    train_set, val_set = reader.read("train"), reader.read("val")
+    ramps = build_ramps(config)
+    if sets is None:
+        reader = DATASETS.build(config.data)
+        sets = reader.read("train"), reader.read("val")
+    train_set, val_set = sets
     require_same_classes(train_set, val_set)
     loss = LOSSES.build(config.loss, len(train_set.annotations.classes)).to(world.device)
     prior = config.prior
@@ -136,6 +154,8 @@ def build(config: Config, plain: dict[str, Any], world: World) -> tuple[Setup, S
         augment=augment,
         matcher=matcher,
         box_loss=box_loss,
+        weighting=build_weighting(config, loss, train_set.annotations, world),
+        ramps=ramps,
         learning_rate=optimizer.lr,
         schedule=schedule,
         num_steps=count_steps(config, len(train_set)),
@@ -216,8 +236,3 @@ def estimate_prior(
     if positives == 0:
         raise DataError("prior: from_data given, but no anchor has an object; give a number")
     return positives / total
-
-
-def count_objects(labels: Tensor, crowd: Tensor) -> Tensor:
-    """() objects that a matcher may serve."""
-    return ((labels >= 0) & ~crowd).sum()

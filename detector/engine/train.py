@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from detector.data.loader import train_batches
 from detector.distributed import World
 from detector.engine import checkpoint
 from detector.engine.evaluate import evaluate, report
+from detector.engine.initial_loss import MicroBatches, foretell
 from detector.engine.log import Log, Silent
 from detector.engine.precision import processor_name
 from detector.engine.run_folder import RunFolder, open_folder
-from detector.engine.setup import Setup, State, build, count_objects
+from detector.engine.setup import Setup, State, build
 from detector.engine.signals import StopRequest
+from detector.engine.stopwatch import Stopwatch
 from detector.errors import DataError, DivergedError, Preempted, UserError
-from detector.losses.base import ClassLoss
 from detector.startup import check_versions
-from detector.structures import Matches, Predictions, Targets, to_device
+from detector.structures import Predictions, to_device
 
 
 def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> dict[str, Any]:
@@ -35,11 +37,12 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     Raises DivergedError after `max_bad_steps` steps in a row whose loss or gradient is not finite,
     Preempted after a signal asked for an end; `last.pt` is saved first in the second case.
     """
-    config, world, precision = setup.config, setup.world, setup.precision
+    config, world = setup.config, setup.world
     model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
     wrapped = world.wrap(model).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     stop = StopRequest()
+    clock = Stopwatch(world.device, config.profile)
     bad_steps = 0
     metrics: dict[str, Any] = {}
     batches = iter(
@@ -63,44 +66,32 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-        # Match first: the normaliser is that of the whole step, over ranks and micro-batches.
-        micro = [next(batches) for _ in range(setup.accumulation)]
+        with clock("data"):
+            micro = [next(batches) for _ in range(setup.accumulation)]
         micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
-        early = [
-            None
-            if setup.matcher.uses_predictions
-            else setup.matcher(model.anchors_for(batch), targets, None)
-            for batch, targets in micro
-        ]
-        divisors = step_divisors(setup, loss, early, [targets for _, targets in micro])
-
-        totals: dict[str, Tensor] = {}
-        statistics: dict[str, Tensor] = {}
-        for i, (batch, targets) in enumerate(micro):
-            is_last = i + 1 == len(micro)
-            with nullcontext() if is_last or world.size == 1 else wrapped.no_sync():  # type: ignore[operator]
-                with precision.autocast(world.device):
-                    predictions: Predictions = wrapped(batch)
-                matches = early[i] or setup.matcher(predictions.anchors, targets, predictions)
-                terms = weighted_terms(setup, loss, predictions, matches, divisors)
-                scaler.scale(torch.stack([*terms.values()]).sum()).backward()
-            add(totals, {name: term.detach() for name, term in terms.items()})
-            add(statistics, loss.statistics(predictions, matches))
+        sums = backward(setup, state, wrapped, micro, clock)
 
         # Guard: one small read tells every rank the same, so all step or none does.
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
-        facts = torch.stack([*totals.values(), norm.new_tensor(float(stop.requested))])
-        facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
-        values = {"loss": sum(facts[:-1]), **dict(zip(totals, facts[:-1], strict=True))}
-        is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
-        if is_finite:
-            scaler.step(optimizer)
-            loss.update({name: world.sum(value) for name, value in statistics.items()})
-        scaler.update()
-        optimizer.zero_grad()
-        if is_finite and state.ema is not None:
-            state.ema.update(model, state.step)
+        with clock("optimizer"):
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
+            rest = [sums.positives.to(norm), norm.new_tensor(float(stop.requested))]
+            facts = torch.stack([*sums.terms.values(), *rest])
+            facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
+            *terms, positives, stops = facts
+            values = dict(zip(sums.terms, terms, strict=True))
+            is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
+            if is_finite:
+                scaler.step(optimizer)
+                loss.update({name: world.sum(v) for name, v in sums.statistics.items()})
+                state.balance.update(values, positives)
+            scaler.update()
+            optimizer.zero_grad()
+            if is_finite and state.ema is not None:
+                state.ema.update(model, state.step)
+        if sums.foretold is not None:
+            log.initial(sums.foretold, values)
+        values = {"loss": sum(terms), **values}
         bad_steps = 0 if is_finite or scaler.get_scale() > 1 else bad_steps + 1
         state.step += 1
         if not is_finite:
@@ -115,11 +106,11 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
                 )
 
         log.advance()
-        is_end, wants_stop = state.step == setup.num_steps, facts[-1] > 0
+        is_end, wants_stop = state.step == setup.num_steps, stops > 0
         if is_end:  # also before the last evaluation, which may fail and can be made again
             save(setup, state, folder.last)
         if state.step % config.log_every == 0 or is_end:
-            values |= {"lr": rate, "grad_norm": float(norm)}
+            values |= {"lr": rate, "grad_norm": float(norm), **clock.take()}
             log.step(state.step, values, config.batch_size)
         if is_end or (config.evaluation.every and state.step % config.evaluation.every == 0):
             metrics = evaluate(setup, state, folder if is_end else None)
@@ -134,44 +125,65 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             save(setup, state, folder.last)
         if wants_stop and not is_end:
             raise Preempted(f"stopped by a signal after step {state.step}; {folder.last} is saved")
+    if config.profile:
+        log.say(clock.table())
     return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
 
 
-def step_divisors(
-    setup: Setup, loss: ClassLoss, matches: list[Matches | None], targets: list[Targets]
-) -> dict[str, Tensor]:
-    """What the sums of the class and of the box terms are divided by on this rank.
+@dataclass
+class Sums:
+    """What the micro-batches of a step add up to on this rank.
 
-    max(1, positives of the whole step) / world size: gradients are averaged over ranks, so the
-    result is the step's sum over the step's count, however the step is split. A matcher that needs
-    predictions has no matches yet: then the objects of the step are counted.
+    positives: () of the whole step, over all ranks. terms: () tensors by name. statistics: what the
+    loss wants for its `update`. foretold: by `initial_loss`, in the first step only.
     """
-    counts = [
-        count_objects(t.labels, t.crowd) if m is None else m.foreground.sum()
-        for m, t in zip(matches, targets, strict=True)
-    ]
-    positives = setup.world.sum(torch.stack(counts).sum().double())
-    images = torch.full_like(positives, setup.config.batch_size)
-    by_name = {"positives": positives.clamp(min=1), "images": images}
-    divisors = {"class": by_name[loss.normalizer], "box": by_name["positives"]}
-    return {kind: divisor / setup.world.size for kind, divisor in divisors.items()}
+
+    positives: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    foretold: dict[str, float] | None = None
 
 
-def weighted_terms(
-    setup: Setup,
-    loss: ClassLoss,
-    predictions: Predictions,
-    matches: Matches,
-    divisors: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """() tensors by name: each term summed, times its weight, over its divisor."""
-    config = setup.config
-    parts = {"class": (loss, config.loss), "box": (setup.box_loss, config.box_loss)}
-    return {
-        f"loss_{name}": plug.weight * term.sum() / divisors[kind].to(term.dtype)
-        for kind, (part, plug) in parts.items()
-        for name, term in part(predictions, matches).items()
-    }
+def backward(
+    setup: Setup, state: State, wrapped: nn.Module, micro: MicroBatches, clock: Stopwatch
+) -> Sums:
+    """Adds the gradient of a step to the model's; `wrapped` is the model as DDP sees it."""
+    world, loss, matcher = setup.world, state.loss, setup.matcher
+    progress = state.step / setup.num_steps
+    weights = setup.ramps.apply(progress, loss=loss, box_loss=setup.box_loss)
+    # Match first: the normaliser is that of the whole step, over ranks and micro-batches.
+    with clock("match"):
+        early = [
+            None
+            if matcher.uses_predictions
+            else matcher(state.model.anchors_for(batch), targets, None)
+            for batch, targets in micro
+        ]
+        sums = Sums(setup.weighting.positives(early, [targets for _, targets in micro]))
+    if state.step == 0:
+        sums.foretold = foretell(setup, state, micro, sums.positives)
+    for i, (batch, targets) in enumerate(micro):
+        is_last = i + 1 == len(micro)
+        with nullcontext() if is_last or world.size == 1 else wrapped.no_sync():  # type: ignore[operator]
+            with clock("forward"), setup.precision.autocast(world.device):
+                predictions: Predictions = wrapped(batch)
+            with clock("match"):
+                matches = early[i] or matcher(predictions.anchors, targets, predictions)
+            with clock("loss"):
+                terms = setup.weighting(
+                    loss,
+                    setup.box_loss,
+                    weights,
+                    predictions,
+                    matches,
+                    sums.positives,
+                    state.balance,
+                )
+            with clock("backward"):
+                state.scaler.scale(torch.stack([*terms.values()]).sum()).backward()
+        add(sums.terms, {name: term.detach() for name, term in terms.items()})
+        add(sums.statistics, loss.statistics(predictions, matches))
+    return sums
 
 
 def add(totals: dict[str, Tensor], values: dict[str, Tensor]) -> None:

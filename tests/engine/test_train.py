@@ -110,7 +110,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, from_step: int) -> None:
     """The class loss is not a number from that step on (1, 2, ...)."""
     loss_class = LOSSES.get("focal")
     forward = loss_class.forward
-    calls = itertools.count(1)
+    calls = itertools.count(0)  # before the first step, its loss is foretold
 
     def spoiled(self: Any, *args: Any) -> dict[str, torch.Tensor]:
         factor = torch.nan if next(calls) >= from_step else 1.0

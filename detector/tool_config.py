@@ -1,0 +1,116 @@
+"""What one call of a tool other than `tools/train.py` may say. The classes say what is checked; the
+yaml of a tool, in `configs`, says what each key means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detector.config import Config, Evaluator, ModelConfig, Precision
+from detector.schema import Plug, require, require_at_least
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One call of `tools/evaluate.py`. See `configs/evaluate.yaml` for what each key means."""
+
+    checkpoint: str
+    output_dir: str | None = None
+    data_root: str | None = None
+    device: str = "auto"
+    precision: Precision | None = None
+    evaluator: Evaluator | None = None
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """One call of `tools/predict.py`. See `configs/predict.yaml` for what each key means."""
+
+    checkpoint: str
+    source: str
+    output_dir: str | None = None
+    overwrite: bool = False
+    limit: int | None = None
+    threshold: float = 0.3
+    max_megapixels: float = 100.0
+    device: str = "auto"
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "limit")
+        require(
+            0 <= self.threshold < 1, f"threshold: {self.threshold} given, 0 to below 1 is allowed"
+        )
+
+
+@dataclass(frozen=True)
+class ShowBatchConfig:
+    """One call of `tools/show_batch.py`. See `configs/show_batch.yaml` for what each key means.
+
+    train: all the other keys.
+    """
+
+    train: Config
+    batches: int = 1
+    matches: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "batches")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """One call of `tools/convert.py`. See `configs/convert.yaml` for what each key means."""
+
+    source: Literal["torchvision_v1", "torchvision_v2", "detectron2", "mmdet", "mmdet_caffe"]
+    weights: str
+    output: str
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext50"] = "resnet50"
+    data_root: str = "data/coco"
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """One call of `tools/generate.py`. See `configs/generate.yaml` for what each key means."""
+
+    data: Plug
+    augment: Plug
+    matcher: Plug
+    model: ModelConfig
+    output_dir: str | None = None
+    splits: tuple[Literal["train", "val"], ...] = ("train", "val")
+    limit: int | None = 200
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "limit")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """One call of `tools/benchmark.py`. See `configs/benchmark.yaml` for what each key means.
+
+    train: all the other keys.
+    """
+
+    train: Config
+    height: int
+    width: int
+    classes: int
+    objects: int
+    warmup: int
+    rounds: int
+    steps: int
+    tf32: bool
+    output: str | None
+
+    def __post_init__(self) -> None:
+        require_at_least(32, self, "height", "width")
+        require_at_least(1, self, "classes", "objects", "rounds", "steps")
+        require_at_least(0, self, "warmup")
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """One call of `tools/table.py`. folder: what holds the run folders."""
+
+    folder: str

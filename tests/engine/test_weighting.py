@@ -1,0 +1,186 @@
+"""What the sums of a loss are divided by and multiplied with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detector.box_losses import BoxLoss
+from detector.config import Config, from_plain
+from detector.data.annotations import Annotations
+from detector.distributed import World
+from detector.engine.weighting import (
+    Balance,
+    Weighting,
+    build_weighting,
+    effective_number_weights,
+    moving_average,
+)
+from detector.errors import ConfigError
+from detector.layouts import Sigmoid
+from detector.losses.base import ClassLoss
+from detector.registry import DATASETS, LOSSES
+from detector.structures import BACKGROUND, IGNORE, Matches, Predictions
+from tests.by_hand import match, predict
+from tests.engine.tiny import tiny
+
+WORLD = World(0, 1, torch.device("cpu"))
+LABELS = [[0, 1, BACKGROUND, IGNORE], [BACKGROUND] * 3 + [1], [BACKGROUND] * 4]
+"""2, 1 and 0 positives."""
+
+
+class One(ClassLoss):
+    """1 at every anchor and class."""
+
+    layout_class = Sigmoid
+
+    def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        return {"class": torch.ones_like(predictions.logits)}
+
+
+class Two(BoxLoss):
+    """2 at every positive."""
+
+    def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        return {"box": 2.0 * matches.foreground.double()}
+
+
+def weighting(normalizer: Any = "positives", **changes: Any) -> Weighting:
+    values = {
+        "class_normalizer": normalizer,
+        "box_normalizer": normalizer,
+        "class_weights": None,
+        "guided_scale": False,
+        "batch_size": 3,
+        "world": WORLD,
+    }
+    return Weighting(**(values | changes))
+
+
+def terms(w: Weighting, balance: Balance | None = None, **weights: float) -> dict[str, float]:
+    predictions = predict(torch.zeros(3, 4, 2, dtype=torch.float64))
+    matches = match(predictions, LABELS)
+    positives = w.positives([matches], [matches.targets])
+    factors = {"loss": 1.0, "box_loss": 1.0} | weights
+    values = w(One(2), Two(), factors, predictions, matches, positives, balance or Balance())
+    return {name: value.item() for name, value in values.items()}
+
+
+# 3 images x 4 anchors x 2 classes = 24 ones; 2 x 3 positives = 6.
+@pytest.mark.parametrize(
+    ("normalizer", "expected"),
+    [
+        ("positives", (24 / 3, 6 / 3)),
+        ("images", (24 / 3, 6 / 3)),
+        ("image_positives", ((8 / 2 + 8 / 1 + 8 / 1) / 3, (4 / 2 + 2 / 1) / 3)),
+        ("ema_positives", (24 / (0.9 * 100 + 0.1 * 3), 6 / (0.9 * 100 + 0.1 * 3))),
+    ],
+)
+def test_each_normaliser_divides_as_its_formula_says(
+    normalizer: str, expected: tuple[float, float]
+) -> None:
+    found = terms(weighting(normalizer))
+    assert found == pytest.approx({"loss_class": expected[0], "loss_box": expected[1]}, abs=1e-12)
+
+
+def test_images_counts_the_images_of_the_whole_step() -> None:
+    assert terms(weighting("images", batch_size=12))["loss_class"] == pytest.approx(24 / 12)
+
+
+def test_a_rank_divides_by_its_share_since_gradients_are_averaged() -> None:
+    class Pair(World):
+        """Two ranks with the same batch; nothing is sent."""
+
+        def sum(self, values: Tensor) -> Tensor:
+            return 2 * values
+
+    two = weighting(world=Pair(0, 2, torch.device("cpu")))
+    assert terms(two)["loss_class"] == pytest.approx(24 / (6 / 2))
+
+
+def test_no_positives_divide_by_1() -> None:
+    predictions = predict(torch.zeros(1, 4, 2, dtype=torch.float64))
+    matches = match(predictions, [[BACKGROUND] * 4])
+    for name in ("positives", "image_positives"):
+        w = weighting(name, batch_size=1)
+        positives = w.positives([matches], [matches.targets])
+        assert w.divisor(w.class_normalizer, matches, positives, Balance()).sum() == 1
+    assert moving_average(100.0, torch.zeros(())) == pytest.approx(90.1)
+
+
+def test_weights_multiply_their_own_terms() -> None:
+    found = terms(weighting(), loss=3.0, box_loss=0.5)
+    assert found == pytest.approx({"loss_class": 3 * 8, "loss_box": 0.5 * 2})
+
+
+def test_class_weights_multiply_all_outputs_of_an_anchor_of_the_class() -> None:
+    w = weighting("images", class_weights=torch.tensor([1.0, 10.0, 100.0]))
+    # Background and neutral anchors 1; one anchor of class 0, two of class 1; two outputs each.
+    assert terms(w)["loss_class"] == pytest.approx((2 * 9 + 2 * 10 + 2 * 2 * 100) / 3)
+    assert terms(w)["loss_box"] == terms(weighting("images"))["loss_box"]
+
+
+def test_the_guided_scale_brings_the_class_terms_to_the_box_terms_of_the_step_before() -> None:
+    w, balance = weighting(guided_scale=True), Balance()
+    first = terms(w, balance)
+    assert first["loss_class"] == pytest.approx(8)
+    balance.update(first, positives=3.0)
+    second = terms(w, balance)
+    assert second["loss_class"] == pytest.approx(second["loss_box"])
+    balance.update(second, positives=3.0)
+    assert terms(w, balance) == pytest.approx(second)  # the scale acts once, it does not compound
+    balance.update({"loss_class": 5.0, "loss_box": 0.0}, positives=0.0)
+    assert terms(w, balance) == pytest.approx(second)  # a step without objects changes nothing
+
+
+def test_effective_numbers_follow_the_formula() -> None:
+    counts, beta = np.array([1, 10, 0]), 0.9
+    raw = [(1 - beta) / (1 - beta**n) for n in (1, 10, 1)]
+    expected = [3 * w / sum(raw) for w in raw]
+    np.testing.assert_allclose(effective_number_weights(counts, beta), expected, rtol=1e-12)
+    np.testing.assert_allclose(effective_number_weights(counts, 0.0), 1.0)
+
+
+def built(tmp_path: Path, **changes: Any) -> Weighting:
+    config, annotations = setting(tmp_path, **changes)
+    return build_weighting(config, LOSSES.build(config.loss, 4), annotations, WORLD)
+
+
+def setting(tmp_path: Path, **changes: Any) -> tuple[Config, Annotations]:
+    config = from_plain(tiny(tmp_path, **changes))
+    return config, DATASETS.build(config.data).read("train").annotations
+
+
+def test_a_config_chooses_the_normaliser_and_null_leaves_it_to_the_loss(tmp_path: Path) -> None:
+    default = built(tmp_path)
+    assert (default.class_normalizer, default.box_normalizer) == ("positives", "positives")
+    chosen = built(tmp_path, normalizer="images")
+    assert (chosen.class_normalizer, chosen.box_normalizer) == ("images", "images")
+    own = built(tmp_path, loss={"name": "ohem", "weight": 1.0})
+    assert (own.class_normalizer, own.box_normalizer) == ("images", "positives")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": {"name": "ohem"}, "normalizer": "positives"}, "normalizer: positives.*loss=ohem"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights: 2 given.*4 classes.*red circle"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        built(tmp_path, **changes)
+
+
+def test_effective_number_weights_are_those_of_the_training_objects(tmp_path: Path) -> None:
+    weights = built(tmp_path, class_weights="effective_number").class_weights
+    counts = np.bincount(setting(tmp_path)[1].labels, minlength=4)
+    assert weights is not None
+    assert weights[0] == 1
+    expected = effective_number_weights(counts, 0.999)
+    np.testing.assert_allclose(weights[1:], expected, rtol=1e-6)  # float32
