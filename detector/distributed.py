@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector.errors import ConfigError
+from detector.startup import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ def start(device: str = "auto", timeout: float = 600.0) -> World:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if size == 1:
         return World(0, 1, chosen)
     if not dist.is_initialized():

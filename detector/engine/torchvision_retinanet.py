@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,12 @@ from torchvision.models import get_model
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detector.models.backbones.resnet import NORM_LAYERS, STAGES, norm_layer
+from detector.models.backbones.resnet import STAGES
 from detector.models.norm import NUM_GROUPS
+from detector.schema import require
 from detector.tool_config import BenchmarkConfig
 
 
@@ -28,12 +31,8 @@ class TorchvisionRetinaNet(nn.Module):
         super().__init__()
         options: dict[str, Any] = config.train.backbone.options
         model = config.train.model
-        norm = options.get("norm", "auto")
-        net: Any = get_model(
-            options["arch"],
-            weights=None,
-            norm_layer=plain_norm(norm, options.get("weights")),
-        )
+        norm = torchvision_norm(options.get("norm", "auto"))
+        net: Any = get_model(options["arch"], weights=None, norm_layer=norm)
         freeze(net, options.get("frozen_stages") or 0)
         channels = model.fpn.channels
         c5 = net.layer4[0].conv1.in_channels * 2
@@ -71,11 +70,16 @@ class TorchvisionRetinaNet(nn.Module):
         return self.net(images, targets)
 
 
-def plain_norm(norm: Any, weights: str | None) -> Any:
-    """torchvision's own layer where ours is a faster form of it."""
-    ours = norm_layer(norm, weights)
-    is_group = ours is NORM_LAYERS["group"]
-    return partial(nn.GroupNorm, NUM_GROUPS) if is_group else ours
+def torchvision_norm(norm: str) -> Callable[..., nn.Module]:
+    """torchvision's own layer for the option `backbone.norm`; auto is group norm, from scratch."""
+    layers = {
+        "batch": nn.BatchNorm2d,
+        "frozen_batch": FrozenBatchNorm2d,
+        "group": partial(nn.GroupNorm, NUM_GROUPS),
+    }
+    norm = "group" if norm == "auto" else norm
+    require(norm in layers, f"backbone.norm: {norm} given, one of {', '.join(layers)} is needed")
+    return layers[norm]
 
 
 def freeze(net: nn.Module, stages: int) -> None:
