@@ -8,7 +8,7 @@ constructor, so that a new part needs no edit here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,12 +80,14 @@ class PostprocessConfig:
     """From outputs to detections: top-k of a level, threshold, NMS within a class, best of image.
 
     score_threshold: 0 for scoring, so that no loss is cut off by the level of its scores.
+        from_prior: the probability of any object before training (Chen et al. 2019, arXiv
+        1909.04868, section 4.3), which `prior=from_data` makes the share of positives.
     topk_of: "pairs" of anchor and class; "anchors" by their best class (mmdetection before 3).
     clip: when boxes are cut to the image, before NMS or after (detectron2).
     drop_empty: boxes without area go; torchvision keeps them.
     """
 
-    score_threshold: float = 0.0
+    score_threshold: float | Literal["from_prior"] = 0.0
     topk_per_level: int = 1000
     nms_iou: float = 0.5
     detections_per_image: int = 100
@@ -97,7 +99,14 @@ class PostprocessConfig:
         require_at_least(1, self, "topk_per_level", "detections_per_image")
         for key in ("score_threshold", "nms_iou"):
             value = getattr(self, key)
-            require(0 <= value <= 1, f"{key}: {value} given, 0 to 1 is allowed")
+            is_share = isinstance(value, str) or 0 <= value <= 1
+            require(is_share, f"{key}: {value} given, 0 to 1 is allowed")
+
+    def resolve(self, prior: float, num_outputs: int) -> PostprocessConfig:
+        """With the threshold as a number. num_outputs: outputs that each begin at the prior."""
+        if self.score_threshold != "from_prior":
+            return self
+        return replace(self, score_threshold=min(1.0, prior * num_outputs))
 
 
 @dataclass(frozen=True)
@@ -216,6 +225,7 @@ class Config:
     profile: bool = False
     save_every: int | None = 500
     tensorboard: bool = True
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(

@@ -7,8 +7,10 @@ or called by path, so that loading somebody's checkpoint cannot run code.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from detector.errors import ConfigError, did_you_mean
@@ -106,3 +108,38 @@ REGISTRIES: dict[str, Registry[Any]] = {
     )
 }
 """By kind, which is the key of the part in a config."""
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Imports modules that register parts of a user's own.
+
+    To be called with names that come from the command line or the user's own yaml, never with
+    those in a checkpoint: importing runs code. The working directory is searched last.
+    Raises ConfigError for a module that is not there.
+    """
+    for name in names:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and what it imports is not
+            raise ConfigError(
+                f"plugins: there is no module {name}; a module that can be imported from "
+                f"{os.getcwd()} or is installed is needed"
+            ) from None
+
+
+def require_known(parts: Mapping[str, Plug], plugins: Iterable[str], source: str) -> None:
+    """Raises ConfigError where a checkpoint names parts that only its plugins know.
+
+    parts: by kind. plugins: as the checkpoint lists them; they are named, not imported.
+    """
+    for kind, plug in parts.items():
+        if plug.name not in REGISTRIES[kind].names and plugins:
+            listed = ",".join(plugins)
+            raise ConfigError(
+                f"{source}: {kind}={plug.name} is not known here; it was made with plugins, which "
+                f"run code and are imported only if you say so: plugins=[{listed}]"
+            )

@@ -20,6 +20,7 @@ class EvaluateConfig:
     device: str = "auto"
     precision: Precision | None = None
     evaluator: Evaluator | None = None
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class PredictConfig:
     max_megapixels: float = 100.0
     device: str = "auto"
     precision: Precision | None = None
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "limit")

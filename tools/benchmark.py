@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 def benchmark(node: DictConfig) -> None:
     """Both take turns in this process; prints a table and writes JSON where a file is given."""
     from detector import config, schema
+    from detector.registry import import_plugins
     from detector.schema import require
     from detector.startup import check_versions
     from detector.tool_config import BenchmarkConfig
@@ -17,6 +18,7 @@ def benchmark(node: DictConfig) -> None:
     checked = schema.build(BenchmarkConfig, {**train.pop("benchmark"), "train": train})
     require(checked.train.prior != "from_data", "prior: from_data given, a number is needed here")
     check_versions()
+    import_plugins(checked.train.plugins)
     config.check_parts(checked.train)
 
     from detector import distributed

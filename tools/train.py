@@ -9,10 +9,12 @@ from omegaconf import DictConfig
 def train(node: DictConfig) -> None:
     """Checks the whole config before anything is built, then trains."""
     from detector import config
+    from detector.registry import import_plugins
     from detector.startup import check_versions
 
     checked, plain = config.from_omegaconf(node)
     check_versions()  # before the parts, which import both libraries
+    import_plugins(checked.plugins)
     config.check_parts(checked)
 
     from detector.engine.train import run  # after the cheap checks: torch takes seconds

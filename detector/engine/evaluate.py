@@ -28,7 +28,7 @@ from detector.evaluation import coco
 from detector.layouts import Layout
 from detector.models.detector import build_detector
 from detector.models.postprocess import postprocess
-from detector.registry import AUGMENTATIONS, DATASETS, LOSSES
+from detector.registry import AUGMENTATIONS, DATASETS, LOSSES, REGISTRIES, require_known
 from detector.structures import Batch, Targets, to_device
 
 
@@ -151,7 +151,7 @@ def evaluate_checkpoint(
     for a file that is no checkpoint, DataError where the data do not have its classes.
     """
     saved = checkpoint.load(path)
-    config = from_plain(saved["config"])
+    config = config_of(saved, path)
     if data_root is not None:
         if "root" not in config.data.options:
             raise ConfigError(f"data_root: {config.data.name} data have no root")
@@ -190,11 +190,9 @@ def _evaluate_checkpoint(
             f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
             f"{saved['classes']}"
         )
-    layout = LOSSES.build(config.loss, len(known[0])).layout
-    model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
-    model.load_state_dict(weights_to_evaluate(saved))
+    model, layout = restore(saved, config, world, precision)
     metrics = score(
-        prepare(model, config, world, precision),
+        model,
         layout,
         dataset,
         augment=AUGMENTATIONS.build(config.augment),
@@ -206,6 +204,23 @@ def _evaluate_checkpoint(
     if world.is_main:
         report(metrics, folder)
     return metrics
+
+
+def config_of(saved: dict[str, Any], path: str) -> Config:
+    """The config in a checkpoint. Raises ConfigError where it names parts that are not known."""
+    config = from_plain(saved["config"])
+    require_known({kind: getattr(config, kind) for kind in REGISTRIES}, config.plugins, path)
+    return config
+
+
+def restore(
+    saved: dict[str, Any], config: Config, world: World, precision: Precision
+) -> tuple[nn.Module, Layout]:
+    """The model of a checkpoint as it is evaluated, and what its outputs mean."""
+    layout = LOSSES.build(config.loss, len(saved["classes"])).layout
+    model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
+    model.load_state_dict(weights_to_evaluate(saved))
+    return prepare(model, config, world, precision), layout
 
 
 def weights_to_evaluate(saved: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -98,7 +98,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what a run writes and nothing else."""
-        files = [self.config, self.log, self.evaluations, self.metrics, self.detections]
+        files = [self.config, self.log, self.initial, self.evaluations, self.metrics]
+        files.append(self.detections)
         for file in [*files, self.status]:
             file.unlink(missing_ok=True)
         for folder in (self.last.parent, self.tensorboard):
@@ -183,7 +184,11 @@ def _refuse_other_config(checkpoint: dict[str, Any], plain: dict[str, Any], path
 
 
 def _learned(plain: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain.items() if key not in FREE_TO_CHANGE}
+    learned = {key: value for key, value in plain.items() if key not in FREE_TO_CHANGE}
+    if "model" in learned:  # what is made of the outputs afterwards changes nothing either
+        model = learned["model"]
+        learned["model"] = {key: value for key, value in model.items() if key != "postprocess"}
+    return learned
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -141,12 +141,14 @@ def build(
     prior = config.prior
     if prior == "from_data":
         prior = estimate_prior(train_set, augment, anchors, matcher, loss.layout)
+    postprocess = config.model.postprocess.resolve(prior, foreground_outputs(loss.layout))
+    config = replace(config, model=replace(config.model, postprocess=postprocess))
     torch.manual_seed(config.seed)
     model = build_detector(config.backbone, config.model, loss.layout, prior)
     model = prepare(model, config, world, precision)
     setup = Setup(
         config=config,
-        plain={**plain, "prior": prior},
+        plain=with_numbers(plain, prior, postprocess.score_threshold),
         world=world,
         precision=precision,
         train_set=train_set,
@@ -225,7 +227,7 @@ def estimate_prior(
     on average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868.
     Raises DataError where no anchor has an object.
     """
-    outputs = layout.foreground(layout.initial_bias(0.5)).shape[-1]
+    outputs = foreground_outputs(layout)
     positives = total = 0
     batches = evaluation_batches(dataset, augment, images_per_group=8, limit=PRIOR_IMAGES)
     for batch, targets in batches:
@@ -236,3 +238,17 @@ def estimate_prior(
     if positives == 0:
         raise DataError("prior: from_data given, but no anchor has an object; give a number")
     return positives / total
+
+
+def foreground_outputs(layout: Layout) -> int:
+    """Outputs of an anchor that each begin at the prior: K or 1."""
+    return layout.foreground(layout.initial_bias(0.5)).shape[-1]
+
+
+def with_numbers(plain: dict[str, Any], prior: float, score_threshold: Any) -> dict[str, Any]:
+    """The config to be saved, with numbers where it said that they come from the data."""
+    result = {**plain, "prior": prior}
+    if plain.get("model", {}).get("postprocess", {}).get("score_threshold") == "from_prior":
+        postprocess = {**plain["model"]["postprocess"], "score_threshold": score_threshold}
+        result["model"] = {**plain["model"], "postprocess": postprocess}
+    return result

@@ -32,41 +32,57 @@ def postprocess(
         )
         if not bool(torch.isfinite(scores).all() & torch.isfinite(boxes).all()):
             raise DivergedError(f"image {image_id}: scores or boxes of the model are not finite")
-        boxes = clip(boxes, batch.sizes[i])
+        if config.clip == "before_nms":
+            boxes = clip(boxes, batch.sizes[i])
         keep = suppress(boxes, scores, labels, config)
+        boxes = boxes[keep]
+        if config.clip == "after_nms":
+            boxes = clip(boxes, batch.sizes[i])
+            stay = has_area(boxes) if config.drop_empty else slice(None)
+            boxes, keep = boxes[stay], keep[stay]
         scale = batch.scales[i].flip(-1).repeat(2).to(boxes.dtype)
-        found.append(Detections(boxes[keep] / scale, scores[keep], labels[keep]))
+        found.append(Detections(boxes / scale, scores[keep], labels[keep]))
     return found
 
 
 def choose(scores: Tensor, level_sizes: tuple[int, ...], config: PostprocessConfig) -> Tensor:
     """(P,) positions in the flat (A * K) scores, sorted by falling score, then by position.
 
-    The best `topk_per_level` pairs of anchor and class of each level, of those above the threshold
-    (with threshold 0 of all). A score that is not a number counts as the highest.
+    The best `topk_per_level` pairs of anchor and class of each level (or all classes of as many
+    anchors), of those above the threshold (with threshold 0 of all). A score that is not a number
+    counts as the highest.
     """
-    chosen, offset = [], 0
+    chosen, offset, num_classes = [], 0, scores.shape[1]
     for level in scores.split(level_sizes):
-        flat = level.flatten()
-        best = flat.topk(min(config.topk_per_level, len(flat)), sorted=False).indices
+        ranked = level.amax(1) if config.topk_of == "anchors" else level.flatten()
+        best = ranked.topk(min(config.topk_per_level, len(ranked)), sorted=False).indices
+        if config.topk_of == "anchors":
+            best = (best[:, None] * num_classes + torch.arange(num_classes).to(best)).flatten()
         chosen.append(best + offset)
-        offset += len(flat)
+        offset += level.numel()
     order = torch.cat(chosen).sort().values
     values, rank = scores.flatten()[order].sort(descending=True, stable=True)
     order = order[rank]
     # Not `values > threshold`, which would drop what is not a number.
-    return order[~(values <= config.score_threshold)] if config.score_threshold > 0 else order
+    threshold = config.score_threshold
+    assert not isinstance(threshold, str), "to be resolved by the engine"
+    return order[~(values <= threshold)] if threshold > 0 else order
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, config: PostprocessConfig) -> Tensor:
     """Positions of the boxes that stay, in their order (falling score).
 
-    Boxes without area go; then of two boxes of a class with an IoU above `nms_iou` the second; then
-    all after the first `detections_per_image`.
+    Boxes without area go (unless `drop_empty` is off); then of two boxes of a class with an IoU
+    above `nms_iou` the second; then all after the first `detections_per_image`.
     """
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(-1).nonzero().squeeze(-1)
-    boxes, scores, labels = boxes[has_area], scores[has_area], labels[has_area]
+    stay = has_area(boxes) if config.drop_empty else torch.arange(len(boxes), device=boxes.device)
+    boxes, scores, labels = boxes[stay], scores[stay], labels[stay]
     # In float64: batched_nms may move the classes apart by adding large numbers to coordinates.
     keep = batched_nms(boxes.double(), scores.double(), labels, config.nms_iou)
     # Sorted again, since batched_nms may exchange boxes of equal score.
-    return has_area[keep.sort().values[: config.detections_per_image]]
+    return stay[keep.sort().values[: config.detections_per_image]]
+
+
+def has_area(boxes: Tensor) -> Tensor:
+    """Positions of the boxes with x1 < x2 and y1 < y2."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(-1).nonzero().squeeze(-1)

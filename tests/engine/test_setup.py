@@ -104,3 +104,14 @@ def test_a_wrong_value_is_answered_before_the_data_are_read(
     plain = tiny(tmp_path, data={"name": "coco", "root": str(tmp_path / "nowhere")}, **changes)
     with pytest.raises(ConfigError, match=message):
         build(from_plain(plain), plain, WORLD)
+
+
+def test_a_threshold_from_the_prior_is_a_number_in_the_saved_config() -> None:
+    model = {"fpn": {"channels": 16}, "head": {"channels": 16, "num_convs": 1}}
+    plain = tiny(Path("unused"), model=model | {"postprocess": {"score_threshold": "from_prior"}})
+    setup, _ = build(from_plain(plain), plain, WORLD)
+    # Four classes, each with a probability of 0.01 before training.
+    assert setup.config.model.postprocess.score_threshold == pytest.approx(0.04)
+    assert setup.plain["model"]["postprocess"] == {"score_threshold": pytest.approx(0.04)}
+    assert plain["model"]["postprocess"] == {"score_threshold": "from_prior"}
+    assert from_plain(setup.plain).model.postprocess == setup.config.model.postprocess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -175,3 +176,19 @@ def _rows(predictions: Predictions, matches: Matches, rows: slice) -> tuple[Pred
         Predictions(predictions.logits[rows], predictions.deltas[rows], anchors, PlainCoder()),
         part,
     )
+
+
+def test_an_option_that_is_a_number_is_an_attribute_of_its_name(name: str) -> None:
+    """`ramps` set it between steps; a loss that had made something else of it would not notice.
+
+    One that fixes a size, such as the bins of a buffer, is no attribute and cannot be ramped.
+    """
+    loss = LOSSES.build(Plug(name, {}), 3)
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(type(loss)).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for key, default in defaults.items():
+        if isinstance(default, (int, float)):
+            assert getattr(loss, key, default) == default
