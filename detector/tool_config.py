@@ -112,6 +112,13 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkPageConfig:
+    """One call of `tools/benchmark_page.py`. folder: what holds the results."""
+
+    folder: str = "docs/benchmarks"
+
+
+@dataclass(frozen=True)
 class TableConfig:
     """One call of `tools/table.py`. folder: what holds the run folders."""
 

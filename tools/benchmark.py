@@ -22,7 +22,8 @@ def benchmark(node: DictConfig) -> None:
     config.check_parts(checked.train)
 
     from detector import distributed
-    from detector.engine.benchmark import compare, table, write
+    from detector.engine.benchmark import compare
+    from detector.engine.benchmark_report import table, write
 
     world = distributed.start(checked.train.device)
     result = compare(checked, train, world)

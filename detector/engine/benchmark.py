@@ -6,9 +6,10 @@ because a single block may hit something else the machine does.
 
 from __future__ import annotations
 
-import json
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -206,6 +207,7 @@ def compare(config: BenchmarkConfig, plain: dict[str, Any], world: World) -> dic
         work = {name: getattr(contender, method) for name, contender in contenders.items()}
         results[kind] = summary(take_turns(work, config, world.device), config.train.batch_size)
     return {
+        "command": shlex.join(["python", *sys.argv]),
         "hardware": hardware(world.device),
         "versions": versions(),
         "settings": settings(config, ours),
@@ -261,32 +263,3 @@ def settings(config: BenchmarkConfig, ours: Ours) -> dict[str, Any]:
         "channels_last": {"detector": train.channels_last, "torchvision": False},
         "loss": train.loss.name,
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """The result for a reader."""
-    where = result["hardware"]["gpu"] or (
-        f"{result['hardware']['processor']}, {result['hardware']['threads']} threads"
-    )
-    s = result["settings"]
-    lines = [
-        f"{s['backbone']}, {s['image'][0]} x {s['image'][1]}, batch {s['batch_size']}, "
-        f"{s['precision']}, {s['classes']} classes; {where}; torch {result['versions']['torch']}",
-        f"{'':<12}{'detector':>14}{'torchvision':>14}{'speedup':>10}{'(range)':>16}{'memory':>18}",
-    ]
-    for kind in ("training", "inference"):
-        row = result[kind]
-        peaks = [row[name]["peak_memory"] for name in ("detector", "torchvision")]
-        memory = " / ".join("-" if p is None else f"{p / 2**30:.2f} GiB" for p in peaks)
-        low, high = row["speedup_range"]
-        lines.append(
-            f"{kind:<12}{row['detector']['median']:>12.4f} s{row['torchvision']['median']:>12.4f} s"
-            f"{row['speedup']:>10.2f}{f'({low:.2f}-{high:.2f})':>16}{memory:>18}"
-        )
-    return "\n".join(lines)
-
-
-def write(result: dict[str, Any], path: str) -> None:
-    """The result as JSON."""
-    with open(path, "w") as file:
-        file.write(json.dumps(result, indent=1) + "\n")
