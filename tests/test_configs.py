@@ -63,15 +63,13 @@ def compose(*overrides: str) -> dict[str, Any]:
 class TestEveryOption:
     @pytest.mark.parametrize(("group", "option"), OPTIONS)
     def test_composes_to_a_valid_config(self, group: str, option: str) -> None:
-        config = from_plain(compose(f"{group}={option}"))
-        configuration.check_parts(config)
+        configuration.check_parts(from_plain(compose(f"{group}={option}")))
 
     @pytest.mark.parametrize(("group", "option"), PARTS)
     def test_of_a_part_builds_it(self, group: str, option: str) -> None:
         plug = getattr(from_plain(compose(f"{group}={option}")), group)
-        registry = REGISTRIES[group]
-        part = registry.build(plug, *CONTEXT.get(group, ()))
-        assert type(part) is registry.get(plug.name)
+        part = REGISTRIES[group].build(plug, *CONTEXT.get(group, ()))
+        assert type(part) is REGISTRIES[group].get(plug.name)
 
     @pytest.mark.parametrize(("group", "option"), PARTS)
     def test_of_a_part_holds_every_option_of_its_class(self, group: str, option: str) -> None:
@@ -251,9 +249,10 @@ class TestOtherTools:
     def test_the_config_of_a_tool_is_that_of_its_class(self, name: str) -> None:
         cls = getattr(tool_config, f"{name.title().replace('_', '')}Config")
         node = hydra.compose(name)
-        if "train" in required(cls):  # all keys of a run, and its own below its name
-            assert set(node[name]) | {"train"} == {field.name for field in fields(cls)}
-            assert set(node) - {name} == keys_of_run()
+        if "train" in required(cls):  # all keys of a run, and its own beside them or below its name
+            own = set(node[name]) if name in node else set(node) - keys_of_run()
+            assert own | {"train"} == {field.name for field in fields(cls)}
+            assert set(node) - {name} - own == keys_of_run() - own
             return
         assert set(node) == {field.name for field in fields(cls)}
         for key in OmegaConf.missing_keys(node):

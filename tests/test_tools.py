@@ -134,7 +134,14 @@ def test_a_user_sees_the_same_from_any_folder(tmp_path: Path, argv: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("tool", "argv"), [("train", []), ("evaluate", ["checkpoint=a.pt"]), ("generate", [])]
+    ("tool", "argv"),
+    [
+        ("train", []),
+        ("evaluate", ["checkpoint=a.pt"]),
+        ("predict", ["checkpoint=a.pt", "source=a.png"]),
+        ("show_batch", []),
+        ("generate", []),
+    ],
 )
 def test_libraries_that_do_not_fit_are_named_before_they_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, argv: list[str]

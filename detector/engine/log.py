@@ -11,9 +11,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from detector.engine import panels
 from detector.engine.checkpoint import write_atomically
 from detector.engine.initial_loss import in_words
 from detector.engine.run_folder import RunFolder
+from detector.engine.setup import Setup, State
 
 MAX_WAITING = 0.25
 """Share of the time that a step may wait for data before the run says so."""
@@ -76,6 +78,11 @@ class Log:
         numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
         per_class = {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
         self._scalars(step, {f"val/{key}": value for key, value in (numbers | per_class).items()})
+
+    def panels(self, setup: Setup, state: State) -> None:
+        """What the evaluated model makes of a few images, for TensorBoard alone."""
+        if self._writer is not None:
+            panels.write(self._writer, setup, state)
 
     def _warn_of_waiting(self, share: float, step: int) -> None:
         """Says once that the loader is the bottleneck; the first line waits for its start."""
@@ -158,5 +165,7 @@ class Silent:
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None: ...
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None: ...
+
+    def panels(self, setup: Setup, state: State) -> None: ...
 
     def close(self) -> None: ...

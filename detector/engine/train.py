@@ -115,6 +115,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         if is_end or (config.evaluation.every and state.step % config.evaluation.every == 0):
             metrics = evaluate(setup, state, folder if is_end else None)
             log.evaluation(state.step, metrics)
+            log.panels(setup, state)
             ap = metrics["AP"]  # None where the val split has no object: then the latest is best
             if ap is None or ap > state.best_metric:
                 state.best_metric = ap or 0.0
