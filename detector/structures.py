@@ -60,7 +60,8 @@ class Coder(Protocol):
 class Batch:
     """Images as the model takes them, padded right and bottom to a multiple of 32.
 
-    images: (N, 3, H, W) uint8 RGB, not normalised (the model does that, then zeroes the padding).
+    images: (N, 3, H, W) RGB from 0 to 255, uint8 or float32, not normalised (the model does that,
+        then zeroes the padding).
     sizes: (N, 2) int64, height and width of the part that is not padding.
     scales: (N, 2) float32, size in `images` divided by size in the file, per axis.
     image_ids: the N ids of the data set.

@@ -144,7 +144,9 @@ def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
     image_ids = tuple(image_id for _, image_id, _ in items)
     sizes = torch.tensor([sample.image.shape[:2] for sample in samples])
     height, width = (-(-int(side) // STRIDE) * STRIDE for side in sizes.amax(0))
-    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
+    is_whole = all(sample.image.dtype == np.uint8 for sample in samples)
+    dtype = torch.uint8 if is_whole else torch.float32
+    images = torch.zeros(len(items), 3, height, width, dtype=dtype)
     for canvas, sample in zip(images, samples, strict=True):
         h, w = sample.image.shape[:2]
         canvas[:, :h, :w] = torch.from_numpy(sample.image).permute(2, 0, 1)

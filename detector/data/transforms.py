@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import albumentations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from detector.registry import AUGMENTATIONS
 from detector.schema import require
+
+Interpolation = Literal["area", "linear", "torch", "pillow"]
 
 MIN_SIDE = 1.0
 """Pixels; a box with a shorter side is not trained on: no pixel shows the object."""
@@ -28,12 +31,13 @@ MIN_SIDE = 1.0
 class Sample:
     """An image and its objects.
 
-    image: (H, W, 3) uint8 RGB. boxes: (M, 4) float32 xyxy in its pixels. labels: (M,) int64.
-    crowd: (M,) bool. scale: (2,) float32, size after the resize by size in the file, (height,
+    image: (H, W, 3) RGB, uint8 or float32 from 0 to 255. boxes: (M, 4) float32 xyxy in its pixels.
+    labels: (M,) int64. crowd: (M,) bool.
+    scale: (2,) float32, size after the resize by size in the file, (height,
     width): the two differ where a side was rounded to whole pixels. A crop does not change it.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
@@ -58,6 +62,8 @@ class Albumentations(Augmentation):
 
     min_size: the shorter side becomes this many pixels, unless the longer would exceed max_size,
     which then decides; max_size alone sets the longer side; null for both leaves images alone.
+    interpolation: how, see `resize_image`. size_rounding: a side that is no whole number of pixels
+    becomes the nearest one, or the one below (floor, torchvision).
     horizontal_flip: probability. scale_jitter: a factor on the size, drawn evenly in its logarithm;
     what exceeds the size without jitter is cropped away at a random place. color: probability of
     a jitter of brightness, contrast and saturation by up to 30 % and of hue by 0.02 turns.
@@ -70,6 +76,8 @@ class Albumentations(Augmentation):
         *,
         min_size: int | None = None,
         max_size: int | None = None,
+        interpolation: Interpolation = "area",
+        size_rounding: Literal["nearest", "floor"] = "nearest",
         horizontal_flip: float = 0.5,
         scale_jitter: tuple[float, float] = (1.0, 1.0),
         color: float = 0.0,
@@ -82,7 +90,14 @@ class Albumentations(Augmentation):
             ("min_visible", min_visible),
         ):
             require(0 <= value <= 1, f"{key}: {value} given, 0 to 1 is allowed")
+        require(
+            color == 0 or interpolation != "torch",
+            f"color: {color} given, but interpolation=torch gives fractions of pixels, "
+            "whose colours stay; take 0, or another interpolation",
+        )
         self.min_size, self.max_size = min_size, max_size
+        self.interpolation: Interpolation = interpolation
+        self.half = 0.5 if size_rounding == "nearest" else 0.0
         self.scale_jitter, self.min_visible = scale_jitter, min_visible
         self.flip = _flip(horizontal_flip) if horizontal_flip > 0 else None
         self.color = _color(color) if color > 0 else None
@@ -91,7 +106,7 @@ class Albumentations(Augmentation):
         draws = np.random.Generator(np.random.PCG64(np.random.SeedSequence([key, 1])))
         size = self.target_size(sample.image, 1.0)
         jittered = self.target_size(sample.image, self._jitter(draws.random()))
-        resized = resize(sample, jittered)
+        resized = resize(sample, jittered, self.interpolation)
         result = crop(clip(resized), size, draws.random(2))
         result = keep(result, visible(result.boxes, resized.boxes) >= self.min_visible)
         if self.flip is not None:
@@ -102,11 +117,12 @@ class Albumentations(Augmentation):
         return result
 
     def evaluate(self, sample: Sample) -> Sample:
-        result = clip(resize(sample, self.target_size(sample.image, 1.0)))
+        size = self.target_size(sample.image, 1.0)
+        result = clip(resize(sample, size, self.interpolation))
         return _select(result, np.all(result.boxes[:, 2:] > result.boxes[:, :2], axis=1))
 
-    def target_size(self, image: NDArray[np.uint8], factor: float) -> tuple[int, int]:
-        """(height, width) of the resized image, rounded half up, at least 1 px."""
+    def target_size(self, image: NDArray[Any], factor: float) -> tuple[int, int]:
+        """(height, width) of the resized image, rounded half up or down, at least 1 px."""
         height, width = image.shape[:2]
         short, long = min(height, width), max(height, width)
         scale = 1.0
@@ -115,7 +131,8 @@ class Albumentations(Augmentation):
         if self.max_size is not None and (self.min_size is None or long * scale > self.max_size):
             scale = self.max_size / long
         scale *= factor
-        return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
+        sides = [max(1, math.floor(side * scale + self.half)) for side in (height, width)]
+        return sides[0], sides[1]
 
     def _jitter(self, draw: float) -> float:
         low, high = self.scale_jitter
@@ -141,16 +158,12 @@ class Albumentations(Augmentation):
         return clip(moved)
 
 
-def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample at (height, width); the same object where that is its size already.
-
-    Areas are averaged where the image shrinks (no aliasing), else linear interpolation.
-    """
+def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation = "area") -> Sample:
+    """The sample at (height, width); the same object where that is its size already."""
     height, width = sample.image.shape[:2]
     if size == (height, width):
         return sample
-    method = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
-    image = cv2.resize(sample.image, (size[1], size[0]), interpolation=method)
+    image = resize_image(sample.image, size, interpolation)
     y, x = size[0] / height, size[1] / width
     return replace(
         sample,
@@ -158,6 +171,27 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
         boxes=(sample.boxes * np.array([x, y, x, y])).astype(np.float32),
         scale=(sample.scale * np.array([y, x])).astype(np.float32),
     )
+
+
+def resize_image(
+    image: NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation
+) -> NDArray[Any]:
+    """The image at (height, width), with pixels as some framework has them.
+
+    area: areas are averaged where it shrinks (no aliasing), else linear. linear: of the four
+    nearest pixels, also where it shrinks (mmdetection). torch: the same, not rounded to whole
+    numbers, so float32 (torchvision). pillow: Pillow's, which averages where it shrinks
+    (detectron2).
+    """
+    wanted = (size[1], size[0])
+    if interpolation == "pillow":
+        return np.asarray(Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR))
+    if interpolation == "torch":
+        return cv2.resize(image.astype(np.float32), wanted, interpolation=cv2.INTER_LINEAR)
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    averages = interpolation == "area" and shrinks
+    method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
+    return cv2.resize(image, wanted, interpolation=method)
 
 
 def crop(sample: Sample, size: tuple[int, int], draws: NDArray[np.float64]) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,19 @@ class BoxCoder(nn.Module):
 
     weights: 1 is RetinaNet's; (10, 10, 5, 5) is SSD's, the reciprocals of its "variances"
     (Liu et al. 2016, arXiv 1512.02325, and its code).
+    clamp: where decoded dw and dh are cut: "upper" at log(1000 / 16), "both" at minus that as well.
     """
 
     weights: Tensor
 
-    def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        *,
+        clamp: Literal["upper", "both"] = "upper",
+    ) -> None:
         super().__init__()
+        self.clamp = clamp
         require(
             len(weights) == 4 and min(weights) > 0,
             f"model.coder.weights: {list(weights)} given, four numbers above 0 are needed",
@@ -38,4 +46,8 @@ class BoxCoder(nn.Module):
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         """(..., 4) boxes of deltas: the inverse of `encode`; float32 or better."""
         deltas = promote(deltas)
-        return box_arithmetic.decode(deltas / self.weights.to(deltas.dtype), promote(anchors))
+        deltas = deltas / self.weights.to(deltas.dtype)
+        if self.clamp == "both":
+            low = deltas.new_tensor([-torch.inf] * 2 + [-box_arithmetic.MAX_LOG_SCALE] * 2)
+            deltas = torch.maximum(deltas, low)
+        return box_arithmetic.decode(deltas, promote(anchors))

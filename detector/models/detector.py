@@ -44,7 +44,9 @@ class Detector(nn.Module):
         features = self.fpn(self.backbone(self.normalize(batch.images, batch.sizes)))
         logits, deltas = self.head(features)
         sizes = [(x.shape[-2], x.shape[-1]) for x in features]
-        return Predictions(logits, deltas, self.anchors(sizes, logits.device), self.coder)
+        height, width = batch.images.shape[-2:]
+        anchors = self.anchors(sizes, logits.device, (height, width))
+        return Predictions(logits, deltas, anchors, self.coder)
 
     def anchors_for(self, batch: Batch) -> Anchors:
         """The anchors that `forward` will give for this batch; a matcher can work before it."""
@@ -85,5 +87,5 @@ def build_detector(
         layout.initial_bias(prior),
         model.head,
     )
-    coder = BoxCoder(model.coder.weights)
+    coder = BoxCoder(model.coder.weights, clamp=model.coder.clamp)
     return Detector(body, FPN(body.out_channels, model.fpn), head, anchors, coder)

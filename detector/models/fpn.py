@@ -17,7 +17,7 @@ from detector.schema import require
 class FPN(nn.Module):
     """P3 to P7, all of `config.channels` channels, from C3, C4 and C5.
 
-    in_channels: of C3, C4, C5. P6 is a stride-2 convolution of C5 or P5, P7 one of relu(P6).
+    in_channels: of C3, C4, C5. P6 is a stride-2 convolution of C5 or P5, P7 one of relu(P6) or P6.
     """
 
     def __init__(self, in_channels: Sequence[int], config: FPNConfig) -> None:
@@ -26,13 +26,16 @@ class FPN(nn.Module):
         require(width > 0, f"model.fpn.channels: {width} given, at least 1 is needed")
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in in_channels)
-        self.p6_from_c5 = config.p6_source == "c5"
+        self.p6_from_c5, self.p7_relu = config.p6_source == "c5", config.p7_relu
         p6_channels = in_channels[-1] if self.p6_from_c5 else width
         self.p6 = nn.Conv2d(p6_channels, width, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(width, width, 3, stride=2, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
+                if config.init == "xavier_uniform":
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -43,4 +46,4 @@ class FPN(nn.Module):
             merged[fine] = merged[fine] + F.interpolate(merged[fine + 1], size=size)
         pyramid = [output(p) for output, p in zip(self.output, merged, strict=True)]
         p6 = self.p6(features[-1] if self.p6_from_c5 else pyramid[-1])
-        return [*pyramid, p6, self.p7(F.relu(p6))]
+        return [*pyramid, p6, self.p7(F.relu(p6) if self.p7_relu else p6)]

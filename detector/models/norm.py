@@ -102,6 +102,7 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm with constant statistics and constant scale and shift, in training as well.
 
     Its tensors have the names of `nn.BatchNorm2d`, so that the state dict of one fits.
+    is_affine_trained: scale and shift are parameters (mmdetection's `norm_eval`).
     """
 
     weight: Tensor
@@ -109,11 +110,16 @@ class FrozenBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(
+        self, channels: int, eps: float = 1e-5, *, is_affine_trained: bool = False
+    ) -> None:
         super().__init__()
         self.eps = eps
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
+        for name, value in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+            if is_affine_trained:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 

@@ -1,12 +1,12 @@
 """torchvision's ResNets without their classifier.
 
-He et al. 2016, arXiv 1512.03385; Xie et al. 2017, arXiv 1611.05431 (ResNeXt). As in torchvision,
-the stride of a bottleneck is in its 3 x 3 convolution.
+He et al. 2016, arXiv 1512.03385; Xie et al. 2017, arXiv 1611.05431 (ResNeXt).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models.resnet import Bottleneck
 
 from detector.errors import ConfigError, did_you_mean
 from detector.models.backbones.base import Backbone
@@ -21,12 +22,12 @@ from detector.models.norm import FrozenBatchNorm, group_norm
 from detector.registry import BACKBONES
 from detector.schema import require
 
-Norm = Literal["auto", "batch", "frozen_batch", "group"]
+Norm = Literal["auto", "batch", "frozen_batch", "fixed_batch", "group"]
 
-NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+BATCH_NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "frozen_batch": FrozenBatchNorm,
-    "group": group_norm,
+    "fixed_batch": partial(FrozenBatchNorm, is_affine_trained=True),
 }
 
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
@@ -42,9 +43,13 @@ class ResNet(Backbone):
     arch: one of torchvision's. weights: null is from scratch; else a name of torchvision's such as
     IMAGENET1K_V2 or DEFAULT, or the path of a file with a state dict of torchvision's.
     norm: auto is group norm from scratch (it does not depend on how a batch is split) and frozen
-    batch norm with weights (Lin et al. 2017 and the code that followed).
+    batch norm with weights (Lin et al. 2017 and the code that followed). fixed_batch: constant
+    statistics, but scale and shift are trained (mmdetection).
+    norm_eps: of the batch norms; 0 is what torchvision's first COCO weights were trained with.
     frozen_stages: how many of stem, layer1, ..., layer4 stay as they are; null is 0 from scratch
     and 2 with weights (torchvision, detectron2).
+    stride_in_1x1: a bottleneck halves its map in the first 1 x 1 convolution, as published and in
+    Caffe's weights; torchvision's do in the 3 x 3 one. Changes nothing in ResNet-18 and 34.
     """
 
     def __init__(
@@ -56,11 +61,15 @@ class ResNet(Backbone):
         weights: str | None = None,
         norm: Norm = "auto",
         frozen_stages: int | None = None,
+        norm_eps: float = 1e-5,
+        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         self.arch = arch
         self.weights = None if weights is None else named_weights(arch, weights)
-        net: Any = get_model(arch, weights=None, norm_layer=norm_layer(norm, weights))
+        net: Any = get_model(arch, weights=None, norm_layer=norm_layer(norm, weights, norm_eps))
+        if stride_in_1x1:
+            move_strides(net)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
@@ -107,8 +116,16 @@ class ResNet(Backbone):
         return [self.get_submodule(name) for name in names]
 
 
-def norm_layer(norm: Norm, weights: str | None) -> Callable[[int], nn.Module]:
+def move_strides(net: nn.Module) -> None:
+    """Moves the stride of each bottleneck from its 3 x 3 to its first 1 x 1 convolution."""
+    for block in net.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def norm_layer(norm: Norm, weights: str | None, eps: float) -> Callable[[int], nn.Module]:
     """What makes a norm layer from its channels. Raises ConfigError for group norm with weights."""
+    require(eps >= 0, f"norm_eps: {eps} given, at least 0 is needed")
     require(
         norm != "group" or weights is None,
         f"norm: group with weights={weights} given; those weights were trained with batch norm and "
@@ -116,7 +133,7 @@ def norm_layer(norm: Norm, weights: str | None) -> Callable[[int], nn.Module]:
     )
     if norm == "auto":
         norm = "group" if weights is None else "frozen_batch"
-    return NORM_LAYERS[norm]
+    return group_norm if norm == "group" else partial(BATCH_NORMS[norm], eps=eps)
 
 
 def named_weights(arch: str, weights: str) -> WeightsEnum | Path:
