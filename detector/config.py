@@ -209,6 +209,8 @@ class Config:
     device: str = "auto"
     precision: Precision = "auto"
     channels_last: bool = True
+    sync_batchnorm: bool = False
+    process_timeout: float = 600.0
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 8
@@ -224,6 +226,7 @@ class Config:
     log_every: int = 20
     profile: bool = False
     save_every: int | None = 500
+    keep_checkpoints: int = 2
     tensorboard: bool = True
     plugins: tuple[str, ...] = ()
 
@@ -239,6 +242,7 @@ class Config:
         require_at_least(0, self, "seed")
         require_at_least(1, self, "steps", "batch_size", "micro_batch")
         require_at_least(1, self, "max_bad_steps", "log_every", "save_every")
+        require_at_least(1, self, "keep_checkpoints", "process_timeout")
         if self.prior != "from_data":
             require(
                 isinstance(self.prior, float) and 0 < self.prior < 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detector.errors import ConfigError
+from detector.errors import ConfigError, UserError
 from detector.startup import keep_freed_memory
 
 T = TypeVar("T")
@@ -52,6 +53,22 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What `make` returns on the main process, on every one; a UserError of it is raised there.
+
+        So that all decide alike what depends on files, which change while they look.
+        """
+        outcome: tuple[T | None, UserError | None] = (None, None)
+        if self.is_main:
+            try:
+                outcome = (make(), None)
+            except UserError as error:
+                outcome = (None, error)
+        value, failure = self.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return value  # type: ignore[return-value]
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over processes; itself where there is only one."""

@@ -30,6 +30,18 @@ class DivergedError(UserError):
     exit_code = 4
 
 
+class OutOfMemory(UserError):
+    """A batch does not fit into memory; names the key to lower."""
+
+    exit_code = 2
+
+
+class StorageError(UserError):
+    """Nothing could be saved: the disk is full, or cannot be written."""
+
+    exit_code = 2
+
+
 class Preempted(UserError):
     """Asked to stop by a signal; everything was saved."""
 

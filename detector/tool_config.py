@@ -4,7 +4,7 @@ yaml of a tool, in `configs`, says what each key means."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from detector.config import Config, Evaluator, ModelConfig, Precision
 from detector.schema import Plug, require, require_at_least
@@ -123,3 +123,38 @@ class TableConfig:
     """One call of `tools/table.py`. folder: what holds the run folders."""
 
     folder: str
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """One call of `tools/replay.py`. See `configs/replay.yaml` for what each key means."""
+
+    folder: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """One call of `tools/export.py`. See `configs/export.yaml` for what each key means."""
+
+    checkpoint: str
+    output: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """One call of `tools/launch.py`. See `configs/launch.yaml` for what each key means."""
+
+    runs: tuple[str, ...]
+    folder: str
+    parallel: int = 1
+    processes: int = 1
+    max_restarts: int = 0
+    executor: Literal["processes", "slurm", "local"] = "processes"
+    slurm: Any = None
+
+    def __post_init__(self) -> None:
+        require(len(self.runs) > 0, "runs: none given, at least 1 is needed")
+        require_at_least(1, self, "parallel", "processes")
+        require_at_least(0, self, "max_restarts")

@@ -17,7 +17,7 @@ def train(node: DictConfig) -> None:
     import_plugins(checked.plugins)
     config.check_parts(checked)
 
-    from detector.engine.train import run  # after the cheap checks: torch takes seconds
+    from detector.engine.run import run  # after the cheap checks: torch takes seconds
 
     run(checked, plain)
 

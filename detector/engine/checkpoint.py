@@ -1,26 +1,81 @@
-"""Checkpoints: one file that is enough to evaluate, to predict and to go on."""
+"""Checkpoints: one file that is enough to evaluate, to predict and to go on.
+
+A zip archive as torch writes it. Its comment holds the SHA-256 of all that is before it: in the
+file itself, so that there is no moment in which the two disagree, and a copy carries it along.
+torch notices neither a flipped bit nor exchanged bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import shutil
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from detector.errors import ConfigError
+from detector.errors import ConfigError, StorageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
+"""1: without a checksum, and without what weightings remember: good for evaluation."""
+
+MARK = b"sha256:"
+DIGITS = 64
+SPARE_BYTES = 2**20
+"""What has to stay free after a save, for the log and the status."""
+
+TEMPORARY = ".tmp"
+"""What the name of a file ends with that is not yet whole."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Saves plain containers and tensors, as `weights_only=True` can read them.
+
+    Raises StorageError where there is no room for them.
+    """
+    packed = pack(content)
+    require_space(path.parent, len(packed))
+    write_atomically(path, packed)
+
+
+def pack(content: dict[str, Any]) -> bytes:
+    """The bytes of a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
+    archive = buffer.getvalue()
+    assert archive.endswith(b"\0\0"), "the length of the archive's comment, which is empty"
+    checked = archive[:-2] + struct.pack("<H", len(MARK) + DIGITS) + MARK
+    return checked + hashlib.sha256(checked).hexdigest().encode()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside, flushes, renames: whenever the process dies, `path` is whole, old or new."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Writes beside, flushes, renames: whenever the process dies, `path` is whole, old or new.
+
+    Raises StorageError where that fails; nothing is left behind then.
+    """
+    put_in_place(write_beside(path, content), path)
+
+
+def write_beside(path: Path, content: bytes) -> Path:
+    """The temporary file, on the disk to its last byte. Raises StorageError where that fails."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
+    return temporary
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Renames, and flushes the folder that holds the name."""
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -29,33 +84,83 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Saves plain containers and tensors, as `weights_only=True` can read them."""
-    buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
-    write_atomically(path, buffer.getvalue())
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises StorageError where the disk has no room for as many bytes and a little more."""
+    if lacks_space(folder, num_bytes):
+        free = shutil.disk_usage(folder).free
+        raise StorageError(
+            f"{folder}: {num_bytes / 1e6:.1f} MB are to be written, {free / 1e6:.1f} MB are free"
+        )
+
+
+def lacks_space(folder: Path, num_bytes: int) -> bool:
+    """Whether fewer bytes are free than that and SPARE_BYTES."""
+    return shutil.disk_usage(folder).free < num_bytes + SPARE_BYTES
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """What `save` was given, on the CPU. Never runs code of the file.
 
-    Raises ConfigError where there is no such file, or it is not a checkpoint of this project.
+    Raises ConfigError where there is no such file, it is damaged, or it is not a checkpoint of this
+    project.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"checkpoint: {path} is not a file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            fits = fits_checksum(file)
+            content = _unpack(file) if fits is not False else None
     except OSError as error:
         raise ConfigError(f"checkpoint: {path} cannot be read: {error.strerror or error}") from None
-    except Exception:  # of many kinds, whose words advise to switch `weights_only` off
+    if fits is False:
+        reason = "it is damaged (its checksum is of other bytes)"
+        raise ConfigError(f"checkpoint: {path} cannot be read: {reason}")
+    if content is None:
         reason = "it is damaged, or holds more than tensors and plain values"
-        raise ConfigError(f"checkpoint: {path} cannot be read: {reason}") from None
+        raise ConfigError(f"checkpoint: {path} cannot be read: {reason}")
+    _check_format(content, path, has_checksum=fits is not None)
+    return content
+
+
+def fits_checksum(file: BinaryIO) -> bool | None:
+    """Whether the bytes are those that were written; None where the file has no checksum.
+
+    The file is left at its beginning.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - DIGITS - len(MARK)))
+    tail = file.read()
+    file.seek(0)
+    if not tail.startswith(MARK):
+        return None
+    digest, rest = hashlib.sha256(), size - DIGITS
+    while rest > 0:
+        part = file.read(min(rest, 2**22))
+        digest.update(part)
+        rest -= len(part)
+    file.seek(0)
+    return digest.hexdigest().encode() == tail[len(MARK) :]
+
+
+def _unpack(file: BinaryIO) -> Any:
+    """None for what torch refuses."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # of many kinds, whose words advise to switch `weights_only` off
+        return None
+
+
+def _check_format(content: Any, path: Path, *, has_checksum: bool) -> None:
     if not isinstance(content, dict) or "format_version" not in content:
         raise ConfigError(f"checkpoint: {path} is not a checkpoint of this project")
-    if content["format_version"] != FORMAT_VERSION:
+    version = content["format_version"]
+    if version not in READABLE:
         raise ConfigError(
-            f"checkpoint: {path} has format {content['format_version']}, "
-            f"{FORMAT_VERSION} is what this version reads"
+            f"checkpoint: {path} has format {version}, "
+            f"{' and '.join(map(str, READABLE))} are what this version reads"
         )
-    return content
+    if version == FORMAT_VERSION and not has_checksum:
+        raise ConfigError(f"checkpoint: {path} cannot be read: it is damaged (no checksum)")

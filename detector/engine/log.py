@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from detector.engine import panels
+from detector.engine import panels, status
 from detector.engine.checkpoint import write_atomically
 from detector.engine.initial_loss import in_words
 from detector.engine.run_folder import RunFolder
@@ -25,12 +25,21 @@ class Log:
     """Writes for the main process; the others get `Silent`."""
 
     def __init__(
-        self, folder: RunFolder, num_steps: int, start_step: int, tensorboard: bool
+        self,
+        folder: RunFolder,
+        num_steps: int,
+        start_step: int,
+        tensorboard: bool,
+        *,
+        evaluated: int | None = None,
     ) -> None:
+        """evaluated: the step whose weights were scored last; None: none is to be made again."""
         self._folder = folder
         self._num_steps = num_steps
+        self._beat = time.perf_counter()
+        folder.write_status("running", step=start_step, steps=num_steps)
         _keep_lines(folder.log, start_step)
-        _keep_lines(folder.evaluations, start_step)
+        _keep_lines(folder.evaluations, start_step if evaluated is None else evaluated)
         self._last = (time.perf_counter(), start_step)
         self._waiting: list[float] = []
         self._has_warned = False
@@ -61,6 +70,9 @@ class Log:
         now = time.perf_counter()
         seconds = (now - self._last[0]) / max(1, step - self._last[1])
         self._last = (now, step)
+        if now - self._beat > status.BEAT:
+            self._beat = now
+            self._folder.write_status("running", step=step, steps=self._num_steps)
         line = {"step": step, **values, "images_per_second": batch_size / seconds}
         self._warn_of_waiting(values.get("seconds_data", 0.0) / seconds, step)
         _append(self._folder.log, line)
@@ -110,7 +122,8 @@ class Log:
 def _terms(line: dict[str, float]) -> str:
     losses = [f"{k.removeprefix('loss_')} {v:.4g}" for k, v in line.items() if k.startswith("loss")]
     rest = (
-        f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  {line['images_per_second']:.1f} img/s"
+        f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  "
+        f"{line['images_per_second']:.1f} img/s  {line['memory_gb']:.2f} GB"
     )
     return "  ".join([*losses, rest])
 

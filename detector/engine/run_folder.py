@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detector.config import Config
-from detector.distributed import World
-from detector.engine.checkpoint import load, write_atomically
-from detector.errors import ConfigError
+from detector.engine import status
+from detector.engine.checkpoint import write_atomically
 from detector.schema import require
 
 FREE_TO_CHANGE = {
@@ -25,6 +25,9 @@ FREE_TO_CHANGE = {
     "micro_batch",
     "log_every",
     "save_every",
+    "keep_checkpoints",
+    "max_bad_steps",
+    "process_timeout",
     "tensorboard",
     "profile",
     "evaluation",
@@ -78,8 +81,21 @@ class RunFolder:
         return self.path / CHECKPOINTS / "best.pt"
 
     @property
+    def crash(self) -> Path:
+        """What a step that was not finite leaves behind."""
+        return self.path / "crash"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    def older(self) -> list[Path]:
+        """The kept checkpoints before last.pt, newest first."""
+        return sorted(self.last.parent.glob("step_*.pt"), reverse=True)
+
+    def kept_as(self, step: int) -> Path:
+        """The name of last.pt once a newer one takes its place."""
+        return self.last.parent / f"step_{step:09d}.pt"
 
     def holds_a_run(self) -> bool:
         return self.config.exists() or self.last.exists()
@@ -102,13 +118,19 @@ class RunFolder:
         files.append(self.detections)
         for file in [*files, self.status]:
             file.unlink(missing_ok=True)
-        for folder in (self.last.parent, self.tensorboard):
+        for folder in (self.last.parent, self.tensorboard, self.crash):
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """status.json: `state` is running, done, failed, diverged or preempted."""
+        """status.json: `state` is running, done, failed, diverged or preempted; see status.py."""
+        if state == "running":
+            facts |= {"time": time.time(), "process": status.this_process()}
         text = json.dumps({"state": state, **facts}, indent=1)
         write_atomically(self.status, text.encode())
+
+    def read_status(self) -> dict[str, Any]:
+        """What status.json says, as far as it is still true."""
+        return status.read(self.status)
 
 
 def default_path(config: Config, plain: dict[str, Any]) -> Path:
@@ -118,83 +140,14 @@ def default_path(config: Config, plain: dict[str, Any]) -> Path:
 
 def config_hash(plain: dict[str, Any]) -> str:
     """8 hex digits of the keys that change what is learned."""
-    text = json.dumps(_learned(plain), sort_keys=True)
+    text = json.dumps(learned(plain), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def open_folder(
-    config: Config, plain: dict[str, Any], world: World
-) -> tuple[RunFolder, dict[str, Any] | None]:
-    """The run's folder and the checkpoint to go on from, if any.
-
-    Raises ConfigError where the folder holds a run that is not gone on with, unless
-    `overwrite=true` is given, where it cannot be written, or where the checkpoint was made with
-    another config; names the keys that differ.
-    """
-    folder = RunFolder(_path(config, plain))
-    folder.require_writable()
-    if config.resume == "auto":
-        path = folder.last if folder.last.exists() else None
-    else:
-        path = None if config.resume is None else Path(config.resume)
-    checkpoint = None if path is None else load(path)
-    if checkpoint is not None:
-        _refuse_other_config(checkpoint, plain, str(path))
-    goes_on = config.resume == "auto" or (path is not None and folder.owns(path))
-    if folder.holds_a_run() and not goes_on:
-        if not config.overwrite:
-            raise ConfigError(
-                f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
-                "overwrite=true replaces it"
-            )
-        if world.is_main:
-            folder.clear()
-    return folder, checkpoint
-
-
-def _path(config: Config, plain: dict[str, Any]) -> Path:
-    """As given, else the run folder in which the resumed checkpoint lies, else the default."""
-    if config.output_dir is not None:
-        return Path(config.output_dir)
-    if config.resume not in (None, "auto"):
-        parent = Path(config.resume).absolute().parent
-        if parent.name == CHECKPOINTS:
-            return parent.parent
-    return default_path(config, plain)
-
-
-def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """'key: saved -> given' for each key that changes what is learned."""
-    old, new = _flat(_learned(saved)), _flat(_learned(given))
-    return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _refuse_other_config(checkpoint: dict[str, Any], plain: dict[str, Any], path: str) -> None:
-    saved = checkpoint["config"]
-    given = dict(plain)
-    if given.get("prior") == "from_data":
-        given["prior"] = saved.get("prior")  # the number that was found when the run began
-    changed = differences(saved, given)
-    if changed:
-        raise ConfigError(f"resume: {path} was made with another config: {'; '.join(changed)}")
-
-
-def _learned(plain: dict[str, Any]) -> dict[str, Any]:
+def learned(plain: dict[str, Any]) -> dict[str, Any]:
+    """The keys that change what is learned."""
     learned = {key: value for key, value in plain.items() if key not in FREE_TO_CHANGE}
     if "model" in learned:  # what is made of the outputs afterwards changes nothing either
         model = learned["model"]
         learned["model"] = {key: value for key, value in model.items() if key != "postprocess"}
     return learned
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: list(value) if isinstance(value, tuple) else value}
-    pairs: dict[str, Any] = {}
-    for key, inner in value.items():
-        pairs |= _flat(inner, f"{path}.{key}" if path else str(key))
-    return pairs

@@ -35,6 +35,7 @@ from detector.registry import (
     OPTIMIZERS,
     SCHEDULES,
 )
+from detector.schema import require
 
 PRIOR_IMAGES = 500
 """Images from which `prior=from_data` is estimated."""
@@ -56,12 +57,15 @@ class State:
     balance: Balance = field(default_factory=Balance)
     step: int = 0
     best_metric: float = -1.0
+    evaluated: int = 0
+    """The step whose weights were scored last."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
         return {
             "step": self.step,
             "best_metric": self.best_metric,
+            "evaluated": self.evaluated,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "loss": self.loss.state_dict(),
@@ -74,6 +78,7 @@ class State:
         """Goes back to a saved state, to the bit."""
         self.step = state["step"]
         self.best_metric = state["best_metric"]
+        self.evaluated = state["evaluated"]
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -145,7 +150,7 @@ def build(
     config = replace(config, model=replace(config.model, postprocess=postprocess))
     torch.manual_seed(config.seed)
     model = build_detector(config.backbone, config.model, loss.layout, prior)
-    model = prepare(model, config, world, precision)
+    model = prepare(synchronized(model, config, world), config, world, precision)
     setup = Setup(
         config=config,
         plain=with_numbers(plain, prior, postprocess.score_threshold),
@@ -178,6 +183,20 @@ def prepare(model: Detector, config: Config, world: World, precision: Precision)
     """The model on its device, in its number format and memory layout."""
     model = model.to(world.device, precision.parameter_dtype)
     return model.to(memory_format=torch.channels_last) if config.channels_last else model  # type: ignore[call-overload]
+
+
+def synchronized(model: Detector, config: Config, world: World) -> Detector:
+    """The model with batch norm over the images of all GPUs, where `sync_batchnorm` asks for it.
+
+    Raises ConfigError where there is no live batch norm, or no GPU: torch has it for those alone.
+    """
+    if not config.sync_batchnorm:
+        return model
+    is_live = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    require(is_live, "sync_batchnorm: true given, but the model has no live batch norm")
+    is_gpu = world.device.type == "cuda"
+    require(is_gpu, f"sync_batchnorm: true given, but device is {world.device}; a GPU is needed")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world.size > 1 else model
 
 
 def split_batch(config: Config, world_size: int) -> tuple[int, int]:

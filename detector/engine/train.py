@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import detector
-from detector import distributed
-from detector.config import Config, to_yaml
 from detector.data.loader import train_batches
-from detector.distributed import World
-from detector.engine import checkpoint
-from detector.engine.evaluate import evaluate, report
+from detector.engine import crash
+from detector.engine.evaluate import evaluate
 from detector.engine.initial_loss import MicroBatches, foretell
 from detector.engine.log import Log, Silent
-from detector.engine.precision import processor_name
-from detector.engine.run_folder import RunFolder, open_folder
-from detector.engine.setup import Setup, State, build
+from detector.engine.memory import explained, peak_gigabytes
+from detector.engine.run_folder import RunFolder
+from detector.engine.saving import Saver
+from detector.engine.setup import Setup, State
 from detector.engine.signals import StopRequest
 from detector.engine.stopwatch import Stopwatch
-from detector.errors import DataError, DivergedError, Preempted, UserError
-from detector.startup import check_versions
+from detector.errors import DivergedError, Preempted
 from detector.structures import Predictions, to_device
 
 
@@ -36,15 +30,19 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
     Raises DivergedError after `max_bad_steps` steps in a row whose loss or gradient is not finite,
     Preempted after a signal asked for an end; `last.pt` is saved first in the second case.
+    OutOfMemory names the key to lower, StorageError says at the end that the disk was full.
     """
     config, world = setup.config, setup.world
     model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
     wrapped = world.wrap(model).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    stop = StopRequest()
+    stop, saver = StopRequest(), Saver(setup, state, folder, log)
     clock = Stopwatch(world.device, config.profile)
     bad_steps = 0
     metrics: dict[str, Any] = {}
+    if evaluation_is_due(setup, state):  # stopped between a save and its evaluation
+        metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
+        wrapped.train()
     batches = iter(
         train_batches(
             setup.train_set,
@@ -68,8 +66,9 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]
-        micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
-        sums = backward(setup, state, wrapped, micro, clock)
+        with explained(state.step + 1, micro):
+            micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
+            sums = backward(setup, state, wrapped, micro, clock)
 
         # Guard: one small read tells every rank the same, so all step or none does.
         with clock("optimizer"):
@@ -93,42 +92,60 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             log.initial(sums.foretold, values)
         values = {"loss": sum(terms), **values}
         bad_steps = 0 if is_finite or scaler.get_scale() > 1 else bad_steps + 1
-        state.step += 1
         if not is_finite:
-            log.say(
-                f"step {state.step}: loss {values['loss']}, gradient {float(norm)}: step skipped"
-            )
+            bad_values = {"loss": values["loss"], "gradient": float(norm)}
+            log.say(f"step {state.step + 1}: {bad_values}: step skipped")
+            if bad_steps == 1:
+                log.say(crash.write(setup, state, folder, micro, bad_values))
             if bad_steps >= config.max_bad_steps:
-                ids = [i for batch, _ in micro for i in batch.image_ids]
-                raise DivergedError(
-                    f"step {state.step}: loss or gradient not finite {bad_steps} times in a row; "
-                    f"the last images were {ids}; a smaller optim.lr or clip, or a longer warm-up"
-                )
+                raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
+        state.step += 1
 
         log.advance()
         is_end, wants_stop = state.step == setup.num_steps, stops > 0
-        if is_end:  # also before the last evaluation, which may fail and can be made again
-            save(setup, state, folder.last)
         if state.step % config.log_every == 0 or is_end:
             values |= {"lr": rate, "grad_norm": float(norm), **clock.take()}
+            values["memory_gb"] = peak_gigabytes(world.device)
             log.step(state.step, values, config.batch_size)
-        if is_end or (config.evaluation.every and state.step % config.evaluation.every == 0):
-            metrics = evaluate(setup, state, folder if is_end else None)
-            log.evaluation(state.step, metrics)
-            log.panels(setup, state)
-            ap = metrics["AP"]  # None where the val split has no object: then the latest is best
-            if ap is None or ap > state.best_metric:
-                state.best_metric = ap or 0.0
-                save(setup, state, folder.best)
-            wrapped.train()
-            log.restart_clock(state.step)
-        if is_end or wants_stop or (config.save_every and state.step % config.save_every == 0):
-            save(setup, state, folder.last)
+        is_due = evaluation_is_due(setup, state)
+        if is_due or wants_stop or (config.save_every and state.step % config.save_every == 0):
+            saver.last(state)  # before an evaluation, which may fail or outlast a deadline
         if wants_stop and not is_end:
+            saver.require_saved()
             raise Preempted(f"stopped by a signal after step {state.step}; {folder.last} is saved")
+        if is_due:
+            metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
+            wrapped.train()
     if config.profile:
         log.say(clock.table())
+    saver.require_saved()
     return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
+
+
+def evaluation_is_due(setup: Setup, state: State) -> bool:
+    """Whether the weights of this step are to be scored, and have not been."""
+    every = setup.config.evaluation.every
+    is_turn = state.step == setup.num_steps or bool(every and state.step % every == 0)
+    return is_turn and state.step > state.evaluated
+
+
+def evaluate_and_keep_best(
+    setup: Setup, state: State, folder: RunFolder, log: Log | Silent, saver: Saver
+) -> dict[str, Any]:
+    """The metrics of the weights as they are, which are kept where none were better."""
+    is_end = state.step == setup.num_steps
+    metrics = evaluate(setup, state, folder if is_end else None)
+    state.evaluated = state.step
+    log.evaluation(state.step, metrics)
+    log.panels(setup, state)
+    ap = metrics["AP"]  # None where the val split has no object: then the latest is best
+    if ap is None or ap > state.best_metric:
+        state.best_metric = ap or 0.0
+        saver.best(state)
+    if is_end:
+        saver.last(state)  # with what the evaluation found
+    log.restart_clock(state.step)
+    return metrics
 
 
 @dataclass
@@ -191,98 +208,3 @@ def add(totals: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     """Adds `values` to `totals`, name by name."""
     for name, value in values.items():
         totals[name] = totals[name] + value if name in totals else value
-
-
-def save(setup: Setup, state: State, path: Path) -> None:
-    """Writes a checkpoint, on the main process only."""
-    if not setup.world.is_main:
-        return
-    annotations = setup.train_set.annotations
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "detector_version": detector.__version__,
-        "torch_version": str(torch.__version__),  # a class of torch, which `load` refuses
-        "config": setup.plain,
-        "classes": list(annotations.classes),
-        "category_ids": [int(i) for i in annotations.category_ids],
-        "fingerprint": annotations.fingerprint,
-        "evaluator": setup.config.evaluation.evaluator,
-    }
-    checkpoint.save(path, facts | state.state_dict())
-
-
-def run(config: Config, plain: dict[str, Any]) -> None:
-    """Everything `tools/train.py` does. Raises UserError for all that a user can mend."""
-    check_versions()
-    world = distributed.start(config.device)
-    try:
-        _run(config, plain, world)
-    finally:
-        distributed.stop()
-
-
-def _run(config: Config, plain: dict[str, Any], world: World) -> None:
-    began = time.perf_counter()
-    plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
-    folder, resumed = open_folder(config, plain, world)
-    world.gather(None)  # all have looked at the folder before one of them writes into it
-    setup, state = build(config, plain, world)
-    if resumed is not None:
-        require_same_data(setup, resumed)
-        state.load_state_dict(resumed)
-    if world.is_main:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.config.write_text(to_yaml(setup.plain))
-        folder.write_status("running", step=state.step)
-        log: Log | Silent = Log(folder, setup.num_steps, state.step, config.tensorboard)
-    else:
-        log = Silent()
-    introduce(setup, state, folder, log)
-    try:
-        metrics = train(setup, state, folder, log)
-    except BaseException as error:
-        if world.is_main:
-            _write_failure(folder, state, error)
-        raise
-    finally:
-        log.close()
-    if world.is_main:
-        folder.write_status("done", step=state.step, exit_code=0)
-        report(metrics, folder)
-        seconds = time.perf_counter() - began
-        print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")
-
-
-def require_same_data(setup: Setup, resumed: dict[str, Any]) -> None:
-    """Raises DataError where a checkpoint was trained on other annotations."""
-    if resumed["fingerprint"] != setup.train_set.annotations.fingerprint:
-        raise DataError(
-            f"resume: {setup.train_set.name} is not the data the checkpoint was made with"
-        )
-
-
-def introduce(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> None:
-    """Says what is about to be trained, on what, and where it will lie."""
-    config, world = setup.config, setup.world
-    log.say(f"run folder: {folder.path}")
-    for split, dataset in (("train", setup.train_set), ("val", setup.val_set)):
-        for line in dataset.annotations.summary():
-            log.say(f"{split}: {line}")
-    log.say(
-        f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
-        f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
-    )
-    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
-    log.say(
-        f"loss {config.loss.name}, box loss {config.box_loss.name}, "
-        f"prior {setup.plain['prior']:.4g}, {parameters / 1e6:.2f} M parameters, "
-        f"steps {state.step} to {setup.num_steps}"
-    )
-
-
-def _write_failure(folder: RunFolder, state: State, error: BaseException) -> None:
-    names = {DivergedError: "diverged", Preempted: "preempted"}
-    code = error.exit_code if isinstance(error, UserError) else 1
-    folder.write_status(
-        names.get(type(error), "failed"), step=state.step, exit_code=code, message=str(error)
-    )

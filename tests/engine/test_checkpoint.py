@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from detector.engine.checkpoint import load, save, write_atomically
-from detector.errors import ConfigError
+from detector.errors import ConfigError, StorageError
 
 
 class Payload:
@@ -42,9 +45,10 @@ def test_the_old_file_stays_whole_until_the_new_one_is(
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError, match="no space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("through_torch", [True, False])
@@ -84,5 +88,50 @@ def test_a_missing_file_and_another_format_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a checkpoint of this project"):
         load(tmp_path / "other.pt")
     torch.save({"format_version": 99}, tmp_path / "new.pt")
-    with pytest.raises(ConfigError, match="format 99"):
+    with pytest.raises(ConfigError, match="format 99, 1 and 2 are what this version reads"):
         load(tmp_path / "new.pt")
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save(path, {"w": torch.arange(500.0)})
+    content = path.read_bytes()
+    generator = random.Random(0)
+    # 200 anywhere, and each bit of the checksum's own mark, without which there would be none.
+    bits = [generator.randrange(8 * len(content)) for _ in range(200)]
+    bits += range(8 * (len(content) - 64 - 7), 8 * (len(content) - 64))
+    for bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(ConfigError, match="damaged"):
+            load(path)
+
+
+def test_every_truncation_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save(path, {"w": torch.arange(500.0)})
+    content = path.read_bytes()
+    for length in range(0, len(content), 37):
+        path.write_bytes(content[:length])
+        with pytest.raises(ConfigError, match="damaged"):
+            load(path)
+
+
+def test_it_is_a_zip_archive_that_other_programs_read(tmp_path: Path) -> None:
+    save(tmp_path / "a.pt", {"w": torch.arange(500.0)})
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        assert archive.testzip() is None
+        assert archive.comment.startswith(b"sha256:")
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["w"].sum() == 124750
+
+
+def test_a_disk_without_room_is_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a.pt", {"step": 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 2**20))
+    with pytest.raises(StorageError, match=r"0\.0 MB are to be written, 1\.0 MB are free"):
+        save(tmp_path / "a.pt", {"step": 2})
+    assert load(tmp_path / "a.pt")["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]

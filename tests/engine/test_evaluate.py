@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.config import from_plain
 from detector.engine.evaluate import evaluate_checkpoint
-from detector.engine.train import run
+from detector.engine.run import run
 from detector.errors import ConfigError
 from detector.evaluation.coco import ground_truth
 from detector.registry import DATASETS

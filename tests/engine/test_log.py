@@ -16,6 +16,7 @@ from detector.engine.log import Log, Silent
 from detector.engine.run_folder import RunFolder
 
 VALUES = {"loss": 1.5, "loss_class": 1.0, "loss_box": 0.5, "lr": 2e-3, "grad_norm": 3.0}
+VALUES["memory_gb"] = 0.5
 METRICS = {"AP": 0.25, "AP50": None, "per_class": {"cat": 0.25, "dog": None}, "images": 3}
 
 
@@ -95,7 +96,8 @@ def test_off_a_terminal_a_step_is_a_plain_line_with_what_is_left(
     captured = capsys.readouterr()
     # 8 steps of 10,000 s are left: 22 h 13 min 20 s.
     assert captured.out == (
-        "step 2/10  loss 1.5  class 1  box 0.5  lr 2.00e-03  grad 3  0.0 img/s  eta 22:13:20\n"
+        "step 2/10  loss 1.5  class 1  box 0.5  lr 2.00e-03  grad 3  0.0 img/s  "
+        "0.50 GB  eta 22:13:20\n"
         "hello\n"
     )
     assert captured.err == ""

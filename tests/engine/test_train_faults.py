@@ -53,7 +53,7 @@ import json, sys
 from detector import distributed
 from detector.config import from_plain
 from detector.engine.evaluate import evaluate_checkpoint
-from detector.engine.train import run
+from detector.engine.run import run
 
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for all that follows
 plain, jobs = json.loads(sys.argv[1])

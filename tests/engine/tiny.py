@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config import from_plain
-from detector.engine.train import run
+from detector.engine.run import run
 from tests.commands import ROOT
 
 TINY: dict[str, Any] = {
@@ -57,7 +57,7 @@ def torchrun(num_processes: int, plain: dict[str, Any], tmp_path: Path) -> Path:
     """`run` under torchrun."""
     code = (
         "import json, sys; from detector.config import from_plain; "
-        "from detector.engine.train import run; "
+        "from detector.engine.run import run; "
         "p = json.loads(sys.argv[1]); run(from_plain(p), p)"
     )
     folder = Path(plain["output_dir"])

@@ -1,0 +1,54 @@
+"""How much memory a run takes, and what to say when there is not enough."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from detector.engine.initial_loss import MicroBatches
+from detector.errors import OutOfMemory
+from detector.structures import BACKGROUND
+
+REFUSALS = ("can't allocate memory", "out of memory")
+"""What torch says on a CPU, and CUDA's libraries on their own account, in a plain RuntimeError."""
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most memory this process has held: of the GPU, or of the machine on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+@contextmanager
+def explained(step: int, micro: MicroBatches) -> Iterator[None]:
+    """Turns an allocation that fails inside the block into OutOfMemory, which says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(in_words(step, micro)) from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in REFUSALS):
+            raise
+        raise OutOfMemory(in_words(step, micro)) from error
+
+
+def in_words(step: int, micro: MicroBatches) -> str:
+    """The largest micro-batch, its fullest image, and the key to lower."""
+    batch, targets = max(micro, key=lambda pair: pair[0].images.numel())
+    num_images, _, height, width = batch.images.shape
+    counts = (targets.labels != BACKGROUND).sum(1).tolist()
+    most = max(range(num_images), key=counts.__getitem__)
+    if num_images > 1:
+        key = f"micro_batch={num_images // 2} takes half the images at a time, to the same result"
+    else:
+        key = "a smaller augment.max_size, or a smaller backbone or model"
+    return (
+        f"step {step}: out of memory with {num_images} images of {height} x {width} at a time and "
+        f"{sum(counts)} objects, {counts[most]} of them in image {batch.image_ids[most]}; {key}"
+    )

@@ -1,0 +1,96 @@
+"""A training run from its config to its last line: folder, parts, training, report."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from detector import distributed
+from detector.config import Config, to_yaml
+from detector.distributed import World
+from detector.engine.evaluate import report
+from detector.engine.log import Log, Silent
+from detector.engine.precision import processor_name
+from detector.engine.resume import Opened, open_folder
+from detector.engine.run_folder import RunFolder
+from detector.engine.saving import require_same_data
+from detector.engine.setup import Setup, State, build
+from detector.engine.train import train
+from detector.errors import DivergedError, Preempted, UserError
+from detector.startup import check_versions
+
+
+@record  # under torchrun: the first error of any process is what its summary ends with
+def run(config: Config, plain: dict[str, Any]) -> None:
+    """Everything `tools/train.py` does. Raises UserError for all that a user can mend."""
+    check_versions()
+    world = distributed.start(config.device, config.process_timeout)
+    try:
+        _run(config, plain, world)
+    finally:
+        distributed.stop()
+
+
+def _run(config: Config, plain: dict[str, Any], world: World) -> None:
+    began = time.perf_counter()
+    plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
+    opened, resumed = open_folder(config, plain, world)
+    folder = opened.folder
+    setup, state = build(config, plain, world)
+    if resumed is not None:
+        require_same_data(setup, resumed)
+        state.load_state_dict(resumed)
+    if world.is_main:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(to_yaml(setup.plain))
+        log: Log | Silent = Log(
+            folder, setup.num_steps, state.step, config.tensorboard, evaluated=state.evaluated
+        )
+    else:
+        log = Silent()
+    introduce(setup, state, opened, log)
+    try:
+        metrics = train(setup, state, folder, log)
+    except BaseException as error:
+        if world.is_main:
+            _write_failure(folder, state, error)
+        raise
+    finally:
+        log.close()
+    if world.is_main:
+        folder.write_status("done", step=state.step, exit_code=0)
+        report(metrics, folder)
+        seconds = time.perf_counter() - began
+        print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")
+
+
+def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> None:
+    """Says what is about to be trained, on what, and where it will lie."""
+    config, world = setup.config, setup.world
+    log.say(f"run folder: {opened.folder.path}")
+    for note in opened.notes:
+        log.say(note)
+    for split, dataset in (("train", setup.train_set), ("val", setup.val_set)):
+        for line in dataset.annotations.summary():
+            log.say(f"{split}: {line}")
+    log.say(
+        f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
+        f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
+    )
+    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    log.say(
+        f"loss {config.loss.name}, box loss {config.box_loss.name}, "
+        f"prior {setup.plain['prior']:.4g}, {parameters / 1e6:.2f} M parameters, "
+        f"steps {state.step} to {setup.num_steps}"
+    )
+
+
+def _write_failure(folder: RunFolder, state: State, error: BaseException) -> None:
+    names = {DivergedError: "diverged", Preempted: "preempted"}
+    code = error.exit_code if isinstance(error, UserError) else 1
+    folder.write_status(
+        names.get(type(error), "failed"), step=state.step, exit_code=code, message=str(error)
+    )
