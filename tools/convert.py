@@ -9,14 +9,15 @@ from cli import CONFIGS, VERSION_BASE, main
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from detector.config import ConvertConfig
+    from detector.tool_config import ConvertConfig
 
 
 def convert(node: DictConfig) -> None:
     """Reads the file, refuses what does not fit, writes the checkpoint."""
     from detector import schema
-    from detector.config import ConvertConfig, plain_values
+    from detector.config import plain_values
     from detector.startup import check_versions
+    from detector.tool_config import ConvertConfig
 
     config = schema.build(ConvertConfig, plain_values(node))
     check_versions()  # the file may be anyone's: reading it is safe from torch 2.10 on

@@ -23,6 +23,7 @@ from detector.engine import checkpoint
 from detector.engine.precision import Precision, choose
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import Setup, State, prepare
+from detector.engine.weights import weights_to_evaluate
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco
 from detector.layouts import Layout
@@ -221,18 +222,6 @@ def restore(
     model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
     model.load_state_dict(weights_to_evaluate(saved))
     return prepare(model, config, world, precision), layout
-
-
-def weights_to_evaluate(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The averaged weights of a checkpoint where it has any, else the last ones."""
-    if saved["ema"] is None:
-        return saved["model"]
-    prefix = "module."
-    return {
-        name.removeprefix(prefix): value
-        for name, value in saved["ema"].items()
-        if name.startswith(prefix)
-    }
 
 
 def _first(annotations: Annotations, limit: int | None) -> Annotations:

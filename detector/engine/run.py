@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,9 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     opened, resumed = open_folder(config, plain, world)
     folder = opened.folder
-    setup, state = build(config, plain, world)
+    # What a run goes on from holds its weights: the file it began with may be gone.
+    began_from = config if resumed is None else replace(config, weights=None)
+    setup, state = build(began_from, plain, world)
     if resumed is not None:
         require_same_data(setup, resumed)
         state.load_state_dict(resumed)

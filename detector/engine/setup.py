@@ -20,6 +20,7 @@ from detector.engine.precision import Precision, choose
 from detector.engine.ramps import Ramps, build_ramps
 from detector.engine.schedules import Schedule
 from detector.engine.weighting import Balance, Weighting, build_weighting
+from detector.engine.weights import start_from
 from detector.errors import ConfigError, DataError
 from detector.layouts import Layout
 from detector.losses.base import ClassLoss
@@ -149,7 +150,13 @@ def build(
     postprocess = config.model.postprocess.resolve(prior, foreground_outputs(loss.layout))
     config = replace(config, model=replace(config.model, postprocess=postprocess))
     torch.manual_seed(config.seed)
-    model = build_detector(config.backbone, config.model, loss.layout, prior)
+    pretrained = config.weights is None
+    model = build_detector(config.backbone, config.model, loss.layout, prior, pretrained=pretrained)
+    if config.weights is not None:
+        names = train_set.annotations.classes
+        loaded = start_from(config.weights, model, config, loss.layout, names)
+        if world.is_main:
+            print(loaded, flush=True)
     model = prepare(synchronized(model, config, world), config, world, precision)
     setup = Setup(
         config=config,
