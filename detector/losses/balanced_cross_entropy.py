@@ -13,6 +13,22 @@ from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 
+def alpha_balanced(loss: Tensor, targets: Tensor, alpha: float | None) -> Tensor:
+    """(...) loss (...) times alpha where targets (...) are true, times 1 - alpha where not.
+
+    alpha None leaves the loss as it is: both weights are 1.
+    """
+    if alpha is None:
+        return loss
+    # Not loss * where(targets, alpha, 1 - alpha): two plain numbers become float32 there.
+    return torch.where(targets, alpha * loss, (1 - alpha) * loss)
+
+
+def check_alpha(alpha: float | None) -> None:
+    """Raises ConfigError for what is no weight."""
+    require(alpha is None or 0 <= alpha <= 1, f"alpha: {alpha} given, 0 to 1 or null is allowed")
+
+
 @LOSSES.register("balanced_cross_entropy")
 class BalancedCrossEntropyLoss(ClassLoss):
     """Sigmoid cross entropy times `alpha` where the answer is yes, 1 - `alpha` where it is no.
@@ -32,5 +48,15 @@ class BalancedCrossEntropyLoss(ClassLoss):
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         targets = matches.one_hot(self.num_classes)
         loss = sigmoid_cross_entropy(promote(predictions.logits), targets)
-        weighted = torch.where(targets, self.alpha * loss, (1 - self.alpha) * loss)
-        return {"class": torch.where(matches.valid[..., None], weighted, 0)}
+        loss = alpha_balanced(loss, targets, self.alpha)
+        return {"class": torch.where(matches.valid[..., None], loss, 0)}
+
+    def link_inverse(self, scores: Tensor) -> Tensor | None:
+        """The best score has alpha / (1 - alpha) times the odds of the posterior.
+
+        None for alpha 0 and 1, where one of the two answers costs nothing.
+        """
+        if self.alpha in (0, 1):
+            return None
+        no = (1 - self.alpha) * scores
+        return no / (no + self.alpha * (1 - scores))

@@ -32,3 +32,7 @@ class CrossEntropyLoss(ClassLoss):
         targets = matches.one_hot(self.num_classes)
         loss = sigmoid_cross_entropy(promote(predictions.logits), targets)
         return {"class": torch.where(matches.valid[..., None], loss, 0)}
+
+    def link_inverse(self, scores: Tensor) -> Tensor:
+        """The scores: cross entropy is proper, its best score is the posterior."""
+        return scores

@@ -8,6 +8,7 @@ from torch import Tensor
 from detector.layouts import Softmax
 from detector.losses.base import ClassLoss
 from detector.losses.mining import hardest
+from detector.losses.softmax_cross_entropy import background_first, softmax_cross_entropy
 from detector.registry import LOSSES
 from detector.schema import require
 from detector.structures import Matches, Predictions, promote
@@ -34,9 +35,14 @@ class SSDLoss(ClassLoss):
         self.negatives_per_positive = negatives_per_positive
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
-        log_p = promote(predictions.logits).log_softmax(-1)
-        index = (matches.labels + 1).clamp(min=0)  # background is class 0, and so is IGNORE here
-        loss = -log_p.gather(-1, index[..., None])[..., 0]
+        labels = background_first(matches.labels)
+        loss = softmax_cross_entropy(promote(predictions.logits), labels)
         quota = (self.negatives_per_positive * matches.foreground.sum(1)).floor()
         selected = matches.foreground | hardest(loss, matches.background, quota)
         return {"class": torch.where(selected, loss, 0)}
+
+    def link_inverse(self, scores: Tensor) -> None:
+        """None: the odds of the best score are those of the posterior over the share r of kept
+        background, which is large where the score is high and small where it is low; what the
+        shares are depends on all the anchors of an image.
+        """

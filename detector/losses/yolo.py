@@ -38,6 +38,15 @@ class YOLOLoss(ClassLoss):
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         return squared_errors(predictions, matches, self.num_classes, self.lambda_noobj)
 
+    def link_inverse(self, scores: Tensor) -> None:
+        """None: for the posterior eta of an object the best confidence is
+
+            E[IoU] eta / (eta + lambda_noobj (1 - eta)),
+
+        so it also says how well boxes fit, which a score does not tell apart; and a score is this
+        times a class probability, while lambda_noobj bends the first factor alone.
+        """
+
 
 def squared_errors(
     predictions: Predictions, matches: Matches, num_classes: int, lambda_noobj: float
