@@ -69,7 +69,7 @@ def draw(pixels: NDArray[np.uint8], marks: Iterable[Mark], enlarge: int = 1) -> 
     places: list[Box] = []
     for mark in named:
         extent = _extent(mark.text, font)
-        places.append(_place(mark.box, width, extent, image.size, places))
+        places.append(_place(mark.box, width + 2, extent, image.size, places))
     for mark, place in reversed(list(zip(named, places, strict=True))):
         _name(canvas, mark, place, font)
     return image
@@ -125,10 +125,10 @@ def _corners(box: Box, grow: int = 0) -> tuple[int, int, int, int]:
 def _frame(canvas: ImageDraw.ImageDraw, mark: Mark, width: int, size: tuple[int, int]) -> None:
     """The lines of a box, with a dark edge that keeps them visible on their own colour.
 
-    Mostly outside the box, since a bird of ten pixels would disappear below its own frame, but
-    inside the image, which is of `size` (width, height).
+    Outside the box, since a bird of ten pixels would disappear below its own frame, but inside the
+    image, which is of `size` (width, height).
     """
-    corners = _corners(mark.box, width - 1)
+    corners = _corners(mark.box, width + 1)
     limits = (size[0] - 1, size[1] - 1, size[0] - 1, size[1] - 1)
     x1, y1, x2, y2 = (min(max(c, 0), limit) for c, limit in zip(corners, limits, strict=True))
     if mark.is_dashed:

@@ -15,7 +15,7 @@ from detector.config import from_plain
 from detector.data.export import write_coco
 from detector.engine import checkpoint
 from detector.engine.predict import predict
-from detector.engine.train import run
+from detector.engine.run import run
 from detector.errors import ConfigError, DataError
 from detector.registry import DATASETS
 from detector.tool_config import PredictConfig
