@@ -158,3 +158,29 @@ class LaunchConfig:
         require(len(self.runs) > 0, "runs: none given, at least 1 is needed")
         require_at_least(1, self, "parallel", "processes")
         require_at_least(0, self, "max_restarts")
+
+
+@dataclass(frozen=True)
+class PlotLossesConfig:
+    """One call of `tools/plot_losses.py`. See `configs/plot_losses.yaml` for what each key means.
+
+    losses: "all", a name, or a list of names and of keys and values with a name.
+    """
+
+    losses: Any
+    figure: Literal["curves", "posterior", "focal_1", "focal_5", "focal_6"] = "curves"
+    each: bool = False
+    panels: tuple[
+        Literal["loss_probability", "loss_logit", "gradient_probability", "gradient_logit"], ...
+    ] = ("loss_probability", "loss_logit", "gradient_probability", "gradient_logit")
+    width: float | None = None
+    points: int = 401
+    formats: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+    output_dir: str = "plots"
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(16, self, "points")
+        require_at_least(1, self, "width")
+        for key in ("panels", "formats"):
+            require(len(getattr(self, key)) > 0, f"{key}: none given, at least one is needed")

@@ -16,7 +16,7 @@ BASE = {
 }  # fmt: skip
 """Modules below all parts; every part may use them, and they use no part."""
 
-PARTS = {"convert", "data", "models", "losses", "box_losses", "matchers", "evaluation"}
+PARTS = {"convert", "data", "models", "losses", "box_losses", "matchers", "evaluation", "plots"}
 """Side by side: none imports another; they meet in the types of `structures` and `layouts`."""
 
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
