@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +13,10 @@ from torch import Tensor
 from detector.boxes import coverage, iou
 from detector.schema import require
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
+
+MOST_PAIRS = 2**24
+"""Overlaps that are held at a time: 64 MB in float32 for each of the handful of tables that an
+overlap takes. 5,000 objects and 200,000 anchors at once would be 4 GB each."""
 
 
 class Matcher(ABC):
@@ -113,21 +117,46 @@ def threshold_match(
     """(A,) index into M, BACKGROUND or IGNORE for the anchors (A, 4) of one image.
 
     boxes (M, 4); is_object (M,) bool: may be a positive; crowd (M,) bool. An anchor takes the
-    object it overlaps most.
+    object it overlaps most, the first of equals. They are looked at part by part, see `slices`.
     """
-    overlaps = torch.where(is_object, iou(anchors[:, None], boxes), -1.0)
-    best, index = overlaps.max(1)
+    best = anchors.new_full((len(anchors),), -2.0)  # below any overlap, and that of no object
+    chosen = best.clone()
+    index, chosen_index = (torch.zeros_like(best, dtype=torch.long) for _ in range(2))
+    for first, part in slices(boxes, len(anchors)):
+        overlaps = torch.where(is_object[part], iou(anchors[:, None], boxes[part]), -1.0)
+        best, index = first_best(best, index, overlaps, first)
+        if thresholds.force != "none":
+            # An object that no anchor touches would else claim every anchor it does not touch.
+            record = overlaps.amax(0)
+            forced = (overlaps == record) & (record > 0)
+            overlaps = torch.where(forced, overlaps, -1.0)
+            chosen, chosen_index = first_best(chosen, chosen_index, overlaps, first)
     result = torch.where(best >= thresholds.background_iou, IGNORE, BACKGROUND)
-    if thresholds.force != "none":
-        # An object that no anchor touches would otherwise claim every anchor it does not touch.
-        record = overlaps.amax(0)
-        forced = (overlaps == record) & (record > 0)
-        if thresholds.force == "object":
-            chosen = torch.where(forced, overlaps, -1.0).argmax(1)
-            index = torch.where(forced.any(1), chosen, index)
-        result = torch.where(forced.any(1), index, result)
+    if thresholds.force == "object":
+        index = torch.where(chosen > 0, chosen_index, index)
+    result = torch.where(chosen > 0, index, result)
     result = torch.where(best >= thresholds.foreground_iou, index, result)
     return neutral_in_crowds(result, anchors, boxes, crowd, thresholds.crowd_coverage)
+
+
+def first_best(best: Tensor, index: Tensor, values: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """(A,) largest value and its object, of those until now and of the objects from `first` on.
+
+    values: (A, m) of these. Of equals the first object counts.
+    """
+    highest, position = values.max(1)
+    is_more = highest > best
+    return torch.where(is_more, highest, best), torch.where(is_more, position + first, index)
+
+
+def slices(boxes: Tensor, num_anchors: int) -> Iterator[tuple[int, slice]]:
+    """The objects (M, 4) in parts of which a table with all anchors stays within MOST_PAIRS.
+
+    How many parts follows from shapes alone, so no GPU is waited for.
+    """
+    size = max(1, MOST_PAIRS // max(1, num_anchors))
+    for first in range(0, len(boxes), size):
+        yield first, slice(first, first + size)
 
 
 def neutral_in_crowds(
@@ -137,7 +166,10 @@ def neutral_in_crowds(
 
     That is, `crowd_coverage` or more of its area does. boxes (M, 4); crowd (M,) bool.
     """
-    in_crowd = torch.where(crowd, coverage(anchors[:, None], boxes), 0.0).amax(1)
+    in_crowd = torch.zeros_like(anchors[:, 0])
+    for _, part in slices(boxes, len(anchors)):
+        covered = torch.where(crowd[part], coverage(anchors[:, None], boxes[part]), 0.0)
+        in_crowd = torch.maximum(in_crowd, covered.amax(1))
     return torch.where((result < 0) & (in_crowd >= crowd_coverage), IGNORE, result)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,10 +12,12 @@ from torch import Tensor
 
 from detector.errors import ConfigError
 from detector.losses.focal import FocalLoss
+from detector.matchers import base
 from detector.matchers.base import Thresholds, match_images, matches_from_objects
 from detector.registry import MATCHERS
 from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Targets
+from tests.commands import ROOT
 from tests.synthetic import make_anchors, make_predictions, make_targets
 
 MODES = ["object", "anchor", "none"]
@@ -231,3 +235,46 @@ def test_every_matcher_answers_for_every_anchor_of_every_image(name: str) -> Non
     assert matches.boxes.shape == (3, 60, 4)
     assert torch.equal(matches.objects >= 0, matches.foreground)
     assert bool((matches.labels < 5).all())
+
+
+@pytest.mark.parametrize("force", MODES)
+@pytest.mark.parametrize("at_a_time", [1, 3, 7])
+def test_objects_looked_at_in_parts_give_the_same_matches(
+    monkeypatch: pytest.MonkeyPatch, force: str, at_a_time: int
+) -> None:
+    anchors = make_anchors()
+    targets = crowded(make_targets([9, 1, 10], 3), [(0, 2), (2, 9)])
+    boxes = targets.boxes.clone()
+    boxes[0, 5] = boxes[0, 1]  # equal objects in different parts: the first one is taken
+    boxes[2, 7] = anchors.boxes[4]
+    boxes[2, 0] = anchors.boxes[4]
+    targets = replace(targets, boxes=boxes)
+    rule = replace(USUAL, force=force)
+    whole = match_images(anchors, targets, rule)
+    monkeypatch.setattr(base, "MOST_PAIRS", at_a_time * len(anchors.boxes))
+    parts = match_images(anchors, targets, rule)
+    assert torch.equal(whole.labels, parts.labels)
+    assert torch.equal(whole.objects, parts.objects)
+    assert torch.equal(whole.boxes, parts.boxes)
+
+
+def test_five_thousand_objects_in_an_image_take_no_more_tables_than_a_few() -> None:
+    code = """if True:
+        import resource
+        import torch
+        from detector.matchers.base import MOST_PAIRS, Thresholds, match_images
+        from tests.synthetic import make_anchors, make_targets
+        anchors, targets = make_anchors(20_000), make_targets([5000], 3)
+        few = make_targets([3], 3)
+        rule = Thresholds(0.5, 0.4, "object", 0.5)
+        match_images(anchors, few, rule)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        match_images(anchors, targets, rule)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print((after - before) * 1024 / (4 * MOST_PAIRS))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # In tables of MOST_PAIRS float32. All pairs at once would be 6 of them, times the 15 tables
+    # that an overlap of boxes takes; the bound is what those tables take for one part, and a half.
+    assert float(done.stdout) < 20
