@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from detector.config import Config, Evaluator, ModelConfig, Precision
+from detector.config import Config, Evaluator, Precision
+from detector.model_config import ModelConfig
 from detector.schema import Plug, require, require_at_least
 
 

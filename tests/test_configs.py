@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import hydra
 import pytest
@@ -265,9 +265,12 @@ class TestOtherTools:
             assert getattr(given, key) == getattr(defaults, key), key
 
 
-def something(cls: type, key: str) -> str:
-    """A text that the field may hold."""
-    allowed = get_args(get_type_hints(cls)[key])
+def something(cls: type, key: str) -> Any:
+    """A text, or a list of one, that the field may hold."""
+    hint = get_type_hints(cls)[key]
+    if get_origin(hint) is tuple:
+        return ["something"]
+    allowed = get_args(hint)
     return allowed[0] if allowed else "something"
 
 

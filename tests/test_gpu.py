@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.config import PostprocessConfig
 from detector.layouts import Sigmoid
+from detector.model_config import PostprocessConfig
 from detector.models.postprocess import postprocess
 from detector.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.schema import Plug

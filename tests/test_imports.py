@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 BASE = {
-    "boxes", "config", "distributed", "errors", "layouts", "registry", "schema", "startup",
-    "structures", "tool_config",
+    "boxes", "config", "distributed", "errors", "layouts", "model_config", "registry", "schema",
+    "startup", "structures", "tool_config",
 }  # fmt: skip
 """Modules below all parts; every part may use them, and they use no part."""
 

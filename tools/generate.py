@@ -13,14 +13,13 @@ def generate(node: DictConfig) -> None:
     """Prints the figures of each split; writes COCO JSON and PNG where a folder is given."""
     from detector import schema
     from detector.config import plain_values
-    from detector.schema import require
     from detector.startup import check_versions
     from detector.tool_config import GenerateConfig
 
     config = schema.build(GenerateConfig, plain_values(node))
     folder = None if config.output_dir is None else Path(config.output_dir)
     is_free = folder is None or not (folder.is_file() or any(folder.glob("*")))
-    require(is_free, f"output_dir: {folder} is not a new or empty folder")
+    schema.require(is_free, f"output_dir: {folder} is not a new or empty folder")
     check_versions()
 
     from detector.data.export import figures, table, write_coco  # torch takes seconds

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from detector import distributed
-from detector.config import Config, PostprocessConfig, from_plain
+from detector.config import Config, from_plain
 from detector.data.annotations import Annotations
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
@@ -27,6 +27,7 @@ from detector.engine.weights import weights_to_evaluate
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco
 from detector.layouts import Layout
+from detector.model_config import PostprocessConfig
 from detector.models.detector import build_detector
 from detector.models.postprocess import postprocess
 from detector.registry import AUGMENTATIONS, DATASETS, LOSSES, REGISTRIES, require_known

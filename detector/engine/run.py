@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -24,9 +25,16 @@ from detector.errors import DivergedError, Preempted, UserError
 from detector.startup import check_versions
 
 
-@record  # under torchrun: the first error of any process is what its summary ends with
 def run(config: Config, plain: dict[str, Any]) -> None:
     """Everything `tools/train.py` does. Raises UserError for all that a user can mend."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        # torchrun's summary then ends with the message of the process that failed first.
+        record(_start)(config, plain)
+    else:
+        _start(config, plain)
+
+
+def _start(config: Config, plain: dict[str, Any]) -> None:
     check_versions()
     world = distributed.start(config.device, config.process_timeout)
     try:

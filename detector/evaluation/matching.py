@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,8 +139,8 @@ def _take(
     needed = np.minimum(thresholds, 1 - 1e-10)[:, None]
     used = np.zeros((len(thresholds), len(ignored)), dtype=bool)
     taken = np.full((len(thresholds), len(rounds)), -1, dtype=np.int64)
-    ends = np.searchsorted(turn[order], np.arange(turn.max(initial=-1) + 1), side="right")
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+    bounds = np.searchsorted(turn[order], np.arange(turn.max(initial=-1) + 2))
+    for start, end in pairwise(bounds):
         now = order[start:end]
         if not len(now):
             continue

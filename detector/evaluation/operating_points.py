@@ -45,7 +45,12 @@ class OperatingPoints:
     def from_dict(state: Mapping[str, Any]) -> OperatingPoints:
         """What `to_dict` gave."""
         return OperatingPoints(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in state.items()}
+            criterion=state["criterion"],
+            thresholds=tuple(state["thresholds"]),
+            pooled=state["pooled"],
+            own=tuple(state["own"]),
+            precision=tuple(state["precision"]),
+            recall=tuple(state["recall"]),
         )
 
 

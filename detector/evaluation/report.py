@@ -116,7 +116,8 @@ class Report:
     def _classes(self) -> list[str]:
         f1 = self.operating_points["f1"]
         keys = ("AP", "AP50", "AR", "AP small", "AP medium", "AP large")
-        rows = [("class", "objects", *keys, "F1 threshold", "precision", "recall")]
+        head = ("class", "objects", *keys, "F1 threshold", "precision", "recall")
+        rows: list[tuple[str, ...]] = [head]
         for k, (name, row) in enumerate(self.per_class.items()):
             point = (f1[part][k] for part in ("thresholds", "precision", "recall"))
             cells = [digits(row[key]) for key in keys]

@@ -32,45 +32,43 @@ def sigmoid_focal(
     power of 1 - exp(-cross entropy) has an infinite derivative at p_t = 1 for gamma < 1.
     Lin et al. 2017, arXiv 1708.02002, equation 5; alpha None leaves alpha_t out (equation 4).
 
-    gamma: a number, or one for each element. gamma_negative, clip: of the negatives, as in
-    `FocalLoss`. poly_epsilon: adds that times
-    (1 - p_t)^(gamma + 1), and is_poly_weighted alpha_t times that. detach_modulator: the value is
-    the same, but (1 - p_t)^gamma is a weight without a slope of its own.
+    gamma may be a tensor that broadcasts to the logits. The other options: see `FocalLoss`.
+    """
+    log_hit, log_miss = log_probabilities(logits, targets, clip)
+    power = gamma * log_miss
+    if gamma_negative is not None:
+        power = torch.where(targets, power, gamma_negative * log_miss)
+    modulator = power.exp()
+    weight = modulator.detach() if detach_modulator else modulator
+    loss = alpha_balanced(-weight * log_hit, targets, alpha)
+    if poly_epsilon != 0:
+        poly = poly_epsilon * modulator * log_miss.exp()
+        loss = loss + alpha_balanced(poly, targets, alpha if is_poly_weighted else None)
+    return loss
+
+
+def log_probabilities(logits: Tensor, targets: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """(...) log p_t and (...) log(1 - p_t), where the target is no for p_m = max(p - clip, 0).
+
+    Where p <= clip the first is 0 and the second, for -inf, the least finite number, as gamma 0
+    times -inf would be NaN; both are constant there.
     """
     signed = torch.where(targets, logits, -logits)
-    log_wrong = F.logsigmoid(-signed)  # log(1 - p_t)
-    both = gamma
-    if gamma_negative is not None:  # not where() of two plain numbers, which would be float32
-        both = torch.where(targets, torch.full_like(logits, gamma), gamma_negative)
-    loss = _modulated(-F.logsigmoid(signed), log_wrong, both, detach_modulator)
+    log_hit, log_miss = F.logsigmoid(signed), F.logsigmoid(-signed)
     if clip > 0:
-        g = gamma if gamma_negative is None else gamma_negative
-        loss = torch.where(targets, loss, _shifted(logits, g, clip, detach_modulator))
-    poly = 0.0 if poly_epsilon == 0 else poly_epsilon * ((both + 1) * log_wrong).exp()
-    if is_poly_weighted:
-        loss, poly = loss + poly, 0.0
-    return alpha_balanced(loss, targets, alpha) + poly
-
-
-def _modulated(
-    cross_entropy: Tensor, log_wrong: Tensor, gamma: Tensor | float, detach: bool
-) -> Tensor:
-    if not isinstance(gamma, Tensor) and gamma == 0:
-        return cross_entropy
-    modulator = (gamma * log_wrong).exp()
-    return cross_entropy * (modulator.detach() if detach else modulator)
-
-
-def _shifted(logits: Tensor, gamma: float | Tensor, clip: float, detach: bool) -> Tensor:
-    """(...) -p_m^gamma log(1 - p_m) of negatives, with p_m = max(p - clip, 0)."""
-    p = (logits.sigmoid() - clip).clamp(min=0)
-    # A power below 1 has no slope at 0, and infinity times 0 is NaN.
-    modulator = torch.where(p > 0, p, 1.0).pow(gamma)
-    return torch.where(p > 0, -(modulator.detach() if detach else modulator) * torch.log1p(-p), 0.0)
+        shifted = logits.sigmoid() - clip
+        is_left = shifted > 0
+        rest = (logits.neg().sigmoid() + clip).clamp(max=1)  # 1 - p_m, not 0 where p rounds to 1
+        # The inner where keeps the slope of the log finite in the branch that is not taken.
+        log_shifted = torch.where(is_left, shifted, 1).log()
+        least = torch.finfo(logits.dtype).min
+        log_hit = torch.where(targets, log_hit, torch.where(is_left, rest.log(), 0))
+        log_miss = torch.where(targets, log_miss, torch.where(is_left, log_shifted, least))
+    return log_hit, log_miss
 
 
 def focal_posterior(
-    p: Tensor,
+    scores: Tensor,
     *,
     alpha: float | None,
     gamma: float,
@@ -79,22 +77,29 @@ def focal_posterior(
     is_poly_weighted: bool = False,
     detach_modulator: bool = False,
 ) -> Tensor:
-    """(...) the posterior for which the score `p` (...) has the least expected `sigmoid_focal`.
+    """(...) in [0, 1] the posterior eta for which the scores p (...) have the least `sigmoid_focal`.
 
-    The answers pull with weights: eta alpha A(p) = (1 - eta) (1 - alpha) B(p), where A and B are
-    the slopes of the two branches, here times p (1 - p), so that they are finite in all of [0, 1].
+    eta loss(yes) + (1 - eta) loss(no) has no slope where eta / (1 - eta) = b / a, with a and b the
+    sizes of the two slopes, so eta = b / (a + b); it rises with the score. alpha: above 0 and below
+    1, or None. With `detach_modulator` nothing is minimised: the slopes that are applied cancel.
     """
-    alpha_yes, alpha_no = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    p, q = scores, 1 - scores
+    yes, no = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
 
-    def pull(p: Tensor, gamma: float, weight: float) -> Tensor:
-        own = 0.0 if detach_modulator else gamma * torch.xlogy(p, p)
-        poly = poly_epsilon * (gamma + 1) * p * (1 - p)
-        poly = weight * poly if is_poly_weighted else poly
-        return (1 - p).pow(gamma) * (weight * (1 - p - own) + poly)
+    def slope(gamma: float, weight: float, hit: Tensor, miss: Tensor, entropy: Tensor) -> Tensor:
+        """w miss^g (miss - g hit log hit) + e (g + 1) hit miss^(g + 1): that for the logit, which
+        divides by nothing, so p may be 0 or 1. entropy: -hit log hit."""
+        own = 0.0 if detach_modulator else gamma
+        epsilon = poly_epsilon * (weight if is_poly_weighted else 1)
+        poly = epsilon * (gamma + 1) * hit * miss
+        # Where epsilon is -weight this is a difference, which rounding may turn below 0.
+        return (miss**gamma * (weight * (miss + own * entropy) + poly)).clamp(min=0)
 
-    yes = pull(p, gamma, alpha_yes)
-    no = pull(1 - p, gamma if gamma_negative is None else gamma_negative, alpha_no)
-    return no / (yes + no)
+    a = slope(gamma, yes, p, q, torch.special.entr(p))
+    # log q is taken from p, which keeps its digits where p is small.
+    entropy = -torch.special.xlog1py(q, -p)
+    b = slope(gamma if gamma_negative is None else gamma_negative, no, q, p, entropy)
+    return b / (a + b)
 
 
 @LOSSES.register("focal")
@@ -105,14 +110,23 @@ class FocalLoss(ClassLoss):
     defaults are those of table 1b, gamma 2 with alpha 0.25: alpha falls as gamma rises, since the
     focusing already lowers the weight of the background.
 
-    gamma_negative: gamma where the answer is no; null is `gamma`. clip: probabilities of negatives
-    are lowered by so much, and those below it have no loss at all. Ridnik et al. 2021, "Asymmetric
-    Loss", arXiv 2009.14119 (gamma 1, gamma_negative 4, clip 0.05, alpha null). With a prior below
-    `clip` every negative begins without a gradient: take a higher prior, or a ramp on loss.clip.
-    poly_epsilon: adds poly_epsilon (1 - p_t)^(gamma + 1). Leng et al. 2022, "PolyLoss", arXiv
-    2204.12511 (1 for their Poly-1). is_poly_weighted: whether alpha_t multiplies that term, which
-    they leave open; the public implementation does not.
-    detach_modulator: treat (1 - p_t)^gamma as a weight; the paper differentiates it.
+    gamma_negative: gamma where the answer is no; null: gamma.
+    clip: background counts by p_m = max(p - clip, 0) in place of p, so its value and its slope are
+        exactly 0 where p <= clip. Ridnik et al. 2021, "Asymmetric Loss", arXiv 2009.14119, for
+        labels of whole images: alpha null, gamma 0 (1 in their code), gamma_negative 4, clip 0.05.
+        With a prior below clip no background has any slope at first: a prior of 0.01 and clip
+        0.05 train on positives alone until scores have risen, and the share of background in the
+        first gradient, which every run logs, is 0. Take a prior above clip, or ramp `loss.clip`
+        up from 0.
+    poly_epsilon: adds poly_epsilon (1 - p_t)^(gamma + 1), p_m for p included. Leng et al. 2022,
+        "PolyLoss", arXiv 2204.12511, Poly-1; 0 is focal loss, -1 takes its leading term away, and
+        below that it would not fall as p_t rises.
+    is_poly_weighted: whether alpha_t multiplies that term as well. Their formula has no alpha; a
+        public implementation leaves the term unweighted, as here by default. poly_epsilon is then
+        limited by the smaller of alpha and 1 - alpha.
+    detach_modulator: (1 - p_t)^gamma of equation 5 is a weight without a slope of its own. The
+        value is the same, the slope smaller by 1 + gamma where p_t is near 1. The paper has its
+        slope.
     """
 
     layout_class = Sigmoid
@@ -137,7 +151,12 @@ class FocalLoss(ClassLoss):
         )
         check_alpha(alpha)
         require(0 <= clip < 1, f"clip: {clip} given, 0 to below 1 is allowed")
-        require(poly_epsilon >= -1, f"poly_epsilon: {poly_epsilon} given, at least -1 is needed")
+        least = -1.0 if alpha is None or is_poly_weighted else -min(alpha, 1 - alpha)
+        require(
+            poly_epsilon >= least,
+            f"poly_epsilon: {poly_epsilon} given, at least {least} is needed with alpha {alpha} "
+            f"and is_poly_weighted {str(is_poly_weighted).lower()}",
+        )
         self.alpha = alpha
         self.gamma = gamma
         self.gamma_negative = gamma_negative
@@ -163,12 +182,11 @@ class FocalLoss(ClassLoss):
         return {"class": torch.where(matches.valid[..., None], loss, 0)}
 
     def link_inverse(self, scores: Tensor) -> Tensor | None:
-        """Where eta d loss(1) + (1 - eta) d loss(0) = 0, solved for the posterior eta.
+        """`focal_posterior` of the scores: with the defaults 0.5 means 0.75, and 0.6 means 0.9.
 
-        None with `clip`, where every posterior below some value has the same best scores, and for
-        alpha 0 and 1, where one of the two answers costs nothing. For the plain
-        loss this is Charoenphakdee et al. 2021, arXiv 2011.09172, theorem 11, with alpha: a
-        posterior of 0.9 comes out as 0.60 at gamma 2 and alpha 0.25.
+        For the plain loss without alpha this is in Charoenphakdee et al. 2021, arXiv 2011.09172.
+        None with clip, as background does not tell the scores up to it apart, and none of them is
+        ever the best; and None for alpha 0 and 1, where one of the two answers costs nothing.
         """
         if self.clip > 0 or self.alpha in (0, 1):
             return None

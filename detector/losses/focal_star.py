@@ -30,8 +30,8 @@ def sigmoid_focal_star(
 class FocalStarLoss(ClassLoss):
     """Sigmoid cross entropy of gamma x_t + beta, divided by gamma: another shape of focal loss.
 
-    Its slope has a floor of nothing and a ceiling of alpha_t, and gamma and beta say how fast and
-    where it passes from one to the other. Lin et al. 2017, "Focal Loss for Dense Object Detection",
+    Its slope goes from alpha_t, where the answer is wrong, to 0, where it is right; gamma says how
+    fast it falls and beta where. Lin et al. 2017, "Focal Loss for Dense Object Detection",
     arXiv 1708.02002, appendix A, have it to show that the exact form of focal loss is not what
     matters: gamma 2 with beta 1, the default here, reaches 33.8 AP and 4 with 0 reaches 33.9,
     against 34.0 of `focal` in the same setting (table 3). gamma 1 with beta 0 is cross entropy.
@@ -73,6 +73,6 @@ class FocalStarLoss(ClassLoss):
         """
         if self.alpha in (0, 1):
             return None
-        x = self.gamma * scores.logit()
+        x = self.gamma * promote(scores).logit()
         weight = 0.0 if self.alpha is None else logit(self.alpha)
         return (F.logsigmoid(x - self.beta) - F.logsigmoid(-x - self.beta) - weight).sigmoid()

@@ -32,7 +32,7 @@ class SampleDependentFocalLoss(ClassLoss):
 
     Mukhoti et al. 2020, "Calibrating Deep Neural Networks using Focal Loss", arXiv 2002.09437:
     gamma 5 where p_t < 0.2 and 3 elsewhere. They train softmax classifiers without alpha (null);
-    0.25 is that of `focal`, whose gamma has this order.
+    0.25 is that of `focal`, whose gamma is of this order.
 
     It is made for calibrated scores, not for average precision, and it is no continuous function:
     where p_t passes 0.2 the loss jumps up from 0.527 to 0.824 (times alpha_t), though its slope

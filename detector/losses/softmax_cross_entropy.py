@@ -31,7 +31,7 @@ def background_first(labels: Tensor) -> Tensor:
 class SoftmaxCrossEntropyLoss(ClassLoss):
     """Softmax cross entropy over background and K classes, over all anchors.
 
-    What SSD (Liu et al. 2016, arXiv 1512.02325, equation 2) has before its mining, and the second
+    What SSD (Liu et al. 2016, arXiv 1512.02325, equation 3) has before its mining, and the second
     stage of R-CNNs has on its samples: exactly one answer is right, so raising one class lowers the
     others. Without sampling some 100,000 easy backgrounds of an image outweigh its objects, as in
     `cross_entropy`; the layout's bias gives the classes `prior` together, each of them prior / K,

@@ -70,4 +70,4 @@ class SoftmaxFocalLoss(ClassLoss):
         """
         if self.num_classes > 1 or self.alpha in (0, 1):
             return None
-        return focal_posterior(scores, alpha=self.alpha, gamma=self.gamma)
+        return focal_posterior(promote(scores), alpha=self.alpha, gamma=self.gamma)

@@ -42,7 +42,7 @@ class SSDLoss(ClassLoss):
         return {"class": torch.where(selected, loss, 0)}
 
     def link_inverse(self, scores: Tensor) -> None:
-        """None: the odds of the best score are those of the posterior over the share r of kept
-        background, which is large where the score is high and small where it is low; what the
-        shares are depends on all the anchors of an image.
+        """None: the odds of the best score are those of the posterior divided by the share of
+        such background that is kept. Mining keeps it where the score is high, drops it where it is
+        low, and draws the line by all the anchors of an image.
         """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.config import AnchorConfig
+from detector.model_config import AnchorConfig
 from detector.schema import require
 from detector.structures import Anchors
 

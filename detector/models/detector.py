@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detector.config import ModelConfig
 from detector.layouts import Layout
+from detector.model_config import ModelConfig
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone
 from detector.models.coder import BoxCoder

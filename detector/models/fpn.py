@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.config import FPNConfig
+from detector.model_config import FPNConfig
 from detector.schema import require
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.config import HeadConfig
+from detector.model_config import HeadConfig
 from detector.models.norm import group_norm
 from detector.schema import require
 

@@ -34,7 +34,8 @@ class Comparison:
         """Such as "0.25 CE / 100": the loss at the mark i."""
         weight = "" if self.weight in (0.0, 1.0) else f"{self.weight:.3g} "
         factor = self.factors[i]
-        return f"{weight}CE" if abs(factor - 1) < 1e-6 else f"{weight}CE / {factor:.3g}"
+        times = f"{factor:.3g}" if factor < 999.5 else f"{factor:,.0f}"
+        return f"{weight}CE" if abs(factor - 1) < 1e-6 else f"{weight}CE / {times}"
 
 
 def compare(probe: Probe) -> Comparison:

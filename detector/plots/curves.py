@@ -25,6 +25,9 @@ SIDE = 64.0
 MARKS = (0.5, 0.9)
 """p_t at which losses are compared with cross entropy."""
 
+EQUALS = "\u00a0=\u00a0"
+"""Between an option and its value: no line breaks there."""
+
 GREEK = {
     "alpha": "\u03b1",
     "beta": "\u03b2",
@@ -71,16 +74,28 @@ class Probe:
         """
         x = x.detach().double().requires_grad_()
         predictions = _predictions(self.layout, x, self.has_companion)
-        terms = self.loss(predictions, _matches(predictions, self.truth, iou))
-        loss = torch.zeros_like(x)
-        slope = torch.zeros_like(x)
-        for term in terms.values():
-            value = _of_first_anchor(term)
-            part = _slope(value, x)
+        terms = self._terms(predictions, x, iou).values()
+        loss, slope = torch.zeros_like(x), torch.zeros_like(x)
+        for value, part in terms:
             if part.any():
                 loss, slope = loss + value.detach(), slope + part
         p = self.layout.foreground(predictions.logits[:, 0])[:, 0].detach()
-        return Curve(x.detach(), p if self.truth else 1 - p, loss, slope)
+        return Curve(x.detach(), p if self.truth else 1 - p, loss.detach(), slope)
+
+    def left_out(self) -> list[str]:
+        """Names of the terms that do not depend on the logit and are not 0."""
+        x = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+        predictions = _predictions(self.layout, x, self.has_companion)
+        terms = self._terms(predictions, x, 1.0).items()
+        return [name for name, (value, slope) in terms if value.any() and not slope.any()]
+
+    def _terms(
+        self, predictions: Predictions, x: Tensor, iou: float
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """(P,) value and slope of each term at the first anchor."""
+        terms = self.loss(predictions, _matches(predictions, self.truth, iou))
+        values = {name: _of_first_anchor(term) for name, term in terms.items()}
+        return {name: (value, _slope(value, x)) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,7 @@ def _label(plug: Plug) -> str:
     for key, value in plug.options.items():
         words = [GREEK.get(word, word) for word in key.split("_")]
         text = "none" if value is None else f"{value:g}" if isinstance(value, float) else value
-        parts.append(f"{' '.join(words)} = {text}")
+        parts.append(f"{' '.join(words)}{EQUALS}{text}")
     return ", ".join(parts)
 
 
@@ -212,6 +227,9 @@ def _notes(loss: Any, yes: Probe | None, no: Probe | None) -> list[str]:
             notes.append(f"no curve for y = {value}: a single anchor never counts")
         elif probe.has_companion:
             notes.append(f"y = {value} is drawn beside a positive, without which it does not count")
+        if probe is not None and (names := probe.left_out()):
+            listed = ", ".join(names)
+            notes.append(f"y = {value} is drawn without {listed}, which has logits of its own")
     if not loss.separable:
         notes.append("the anchor is the only one of its image; among others the curve differs")
     elif loss.normalizer == "images":

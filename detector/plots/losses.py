@@ -22,12 +22,13 @@ from detector.plots.curves import (
     same,
     subject,
 )
-from detector.plots.style import COLORS, FAINT, INK, grid, spread
-from detector.schema import Plug
+from detector.plots.style import COLORS, FAINT, INK, PAPER, grid, spread
+from detector.schema import Plug, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 Panel = Literal["loss_probability", "loss_logit", "gradient_probability", "gradient_logit"]
 PANELS: tuple[Panel, ...] = (
@@ -50,6 +51,9 @@ POOR_IOU = 0.7
 FLOOR, CEILING = 1e-5, 12.0
 """Least and largest loss of the logarithmic panel."""
 
+MOST_MARKED = 5
+"""Lines at which factors are written; for more they would cover the curves."""
+
 REACH = 6.0
 """Logits to both sides."""
 
@@ -70,7 +74,10 @@ class Line:
 
 
 def merge(subjects: Sequence[Subject]) -> list[Line]:
-    """Losses that are equal share a line, so that none hides another; cross entropy is grey."""
+    """Losses that are equal share a line, so that none hides another; cross entropy is grey.
+
+    Raises ConfigError for more lines than there are colours.
+    """
     groups: list[list[Subject]] = []
     for one in subjects:
         if not (one.yes or one.no):
@@ -80,11 +87,18 @@ def merge(subjects: Sequence[Subject]) -> list[Line]:
             groups.append([one])
         else:
             group.append(one)
-    colors = iter(COLORS * len(groups))
     plain = subject(Plug("cross_entropy", {}))
+    is_plain = [same(group[0], plain) for group in groups]
+    count = is_plain.count(False)
+    require(
+        count <= len(COLORS),
+        f"losses: {count} different curves for one picture, {len(COLORS)} are told apart at most; "
+        "each=true draws one for each",
+    )
+    colors = iter(COLORS)
     return [
-        Line(g[0], JOINT.join(s.label for s in g), FAINT if same(g[0], plain) else next(colors))
-        for g in groups
+        Line(group[0], JOINT.join(one.label for one in group), FAINT if grey else next(colors))
+        for group, grey in zip(groups, is_plain, strict=True)
     ]
 
 
@@ -102,8 +116,10 @@ def draw(
     where the loss depends on it.
     """
     lines = merge(subjects)
-    figure, axes = grid(len(panels), width, 2.3)
     is_direct = len(lines) <= MOST_LABELS and any("logit" in panel for panel in panels)
+    handles = legend_of(lines, with_names=not is_direct, poor_iou=poor_iou)
+    columns = columns_of(handles, width)
+    figure, axes = grid(len(panels), width, 2.2, above=0.17 * -(-len(handles) // columns))
     for axis, panel in zip(axes, panels, strict=True):
         what, over = panel.split("_")
         x = sample(over, points)
@@ -114,7 +130,14 @@ def draw(
             mark(axis, lines)
         if over == "logit" and is_direct:
             label_ends(axis, lines, what)
-    legend(figure, lines, with_names=not is_direct, poor_iou=poor_iou)
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        handlelength=1.8,
+        columnspacing=1.4,
+    )
     return figure
 
 
@@ -179,9 +202,10 @@ def mark(axis: Axes, lines: Sequence[Line]) -> None:
                 place = {"xy": (p_t, value), "xytext": (4, 2), "textcoords": "offset points"}
                 axis.annotate("CE", **place, fontsize=6.5)
         compared = [
-            (line, value, compare(probe).in_words(i))
+            (line, value, text)
             for (line, probe), value in zip(probes, values, strict=True)
-            if line.color != FAINT and value > FLOOR
+            if len(lines) <= MOST_MARKED and value > FLOOR
+            if line.color != FAINT and (text := compare(probe).in_words(i)) != "CE"
         ]
         logs = [math.log10(value) for _, value, _ in compared]
         places = spread(logs, [0.42] * len(logs))
@@ -195,7 +219,7 @@ def mark(axis: Axes, lines: Sequence[Line]) -> None:
                 va="top",
                 fontsize=6.5,
                 color=line.color,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.85},
+                bbox=PAPER,
                 zorder=5,
             )
 
@@ -230,7 +254,7 @@ def label_ends(axis: Axes, lines: Sequence[Line], what: str) -> None:
         )
 
 
-def legend(figure: Figure, lines: Sequence[Line], *, with_names: bool, poor_iou: bool) -> None:
+def legend_of(lines: Sequence[Line], *, with_names: bool, poor_iou: bool) -> list[Line2D]:
     """What solid, dashed and dotted mean, after the names in the lines' colours if they are to."""
     from matplotlib.lines import Line2D
 
@@ -238,19 +262,16 @@ def legend(figure: Figure, lines: Sequence[Line], *, with_names: bool, poor_iou:
     asked = [line.subject.yes for line in lines if line.subject.yes is not None]
     if poor_iou and any(depends_on_iou(probe) for probe in asked):
         styles.append((":", f"y = 1, IoU {POOR_IOU}"))
-    handles = [Line2D([], [], color=line.color, label=line.label) for line in lines if with_names]
-    handles += [
+    named = [(line.color, textwrap.fill(line.label, 90)) for line in lines if with_names]
+    return [Line2D([], [], color=color, label=name) for color, name in named] + [
         Line2D([], [], color=INK, linewidth=1, linestyle=style, label=text)
         for style, text in styles
     ]
+
+
+def columns_of(handles: Sequence[Line2D], width: float) -> int:
+    """Of a legend `width` inches wide: all side by side, or as many as the widest leaves room."""
     widths = [34 + 4.4 * len(str(handle.get_label())) for handle in handles]
-    fits = sum(widths) < 72 * figure.get_figwidth()
-    columns = len(handles) if fits else max(1, int(72 * figure.get_figwidth() / max(widths)))
-    figure.legend(
-        handles=handles,
-        loc="outside upper center",
-        ncols=columns,
-        frameon=False,
-        handlelength=1.8,
-        columnspacing=1.4,
-    )
+    if sum(widths) < 72 * width:
+        return len(handles)
+    return max(1, int(72 * width / max(widths)))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from detector.errors import ConfigError
 from detector.plots.curves import MARKS, Subject
-from detector.plots.style import COLORS, FAINT, INK, grid, spread
+from detector.plots.style import COLORS, FAINT, PAPER, grid, spread
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEARLY_ONE = 1 - 1e-6
 """Scores and posteriors from here on are cut: 0 and 1 themselves are limits."""
+
+
+NEAR_END = 0.97
+"""Posterior at which a curve's height says where its name goes; at 1 all are 1."""
 
 
 def posterior(one: Subject, scores: Tensor) -> Tensor | None:
@@ -53,36 +60,41 @@ def draw_posterior(subjects: Sequence[Subject], *, width: float, points: int) ->
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
     for mark in MARKS:
         axis.axvline(mark, color=FAINT, linewidth=0.5, linestyle=(0, (1, 2)), zorder=1)
-    ends = [best_score(one, 0.97) for one, _ in known]
-    places = spread(ends, [0.055 * (1 + one.label.count("\n")) for one, _ in known])
-    for i, ((one, eta), place) in enumerate(zip(known, places, strict=True)):
-        color = COLORS[i % len(COLORS)]
+    for (_, eta), color in zip(known, cycle(COLORS), strict=False):
         axis.plot(eta, scores, color=color)
-        axis.annotate(
-            one.label,
-            (1, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            annotation_clip=False,
-        )
-        for mark in MARKS:
-            score = best_score(one, mark)
-            axis.plot([mark], [score], "o", color=color, markersize=3.2, zorder=4)
-            if abs(score - mark) > 0.02:
-                below = score < mark
-                axis.annotate(
-                    f"{score:.2f}",
-                    (mark, score),
-                    xytext=(4, -4) if below else (-4, 4),
-                    textcoords="offset points",
-                    ha="left" if below else "right",
-                    va="top" if below else "bottom",
-                    fontsize=6.5,
-                    color=color,
-                )
+    label(axis, [one for one, _ in known])
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="true posterior probability", ylabel="best score")
-    axis.text(0.05, 0.93, "overconfident", color=INK, fontsize=6.5)
-    axis.text(0.6, 0.05, "underconfident", color=INK, fontsize=6.5)
+    axis.text(0.04, 0.94, "overconfident", fontsize=6.5, va="center")
+    axis.text(0.88, 0.04, "underconfident", fontsize=6.5, va="center", ha="right")
     return figure
+
+
+def label(axis: Axes, subjects: Sequence[Subject]) -> None:
+    """Names beside the curves' ends; at `MARKS` a dot, and the score where it is not the posterior.
+
+    Numbers of scores above the posterior lie left of the mark, of those below it right.
+    """
+    colors = list(islice(cycle(COLORS), len(subjects)))
+    names = [textwrap.fill(one.label, 12) for one in subjects]
+    ends = [best_score(one, NEAR_END) for one in subjects]
+    places = spread(ends, [0.06 * (1 + name.count("\n")) for name in names])
+    write: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+    for name, place, color in zip(names, places, colors, strict=True):
+        axis.annotate(name, (1, place), xytext=(4, 0), color=color, annotation_clip=False, **write)
+    for mark in MARKS:
+        scores = [best_score(one, mark) for one in subjects]
+        axis.scatter([mark] * len(scores), scores, s=10, c=colors, zorder=4)
+        for side in (-1, 1):
+            chosen = [i for i, s in enumerate(scores) if side * (mark - s) > 0.02]
+            wanted = [scores[i] - 0.03 * side for i in chosen]
+            for i, place in zip(chosen, spread(wanted, [0.05] * len(chosen)), strict=True):
+                axis.annotate(
+                    f"{scores[i]:.2f}",
+                    (mark, place),
+                    xytext=(4 * side, 0),
+                    ha="left" if side > 0 else "right",
+                    fontsize=6.5,
+                    color=colors[i],
+                    bbox=PAPER,
+                    **write,
+                )

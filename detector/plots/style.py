@@ -22,8 +22,15 @@ Format = Literal["png", "svg"]
 
 INK, FAINT = "#1a1a1a", "#9a9a9a"
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#8c6d31")
-"""The first six are those of Okabe and Ito 2008, which are told apart with any colour vision."""
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#332288", "#882255", "#999933", "#661100", "#117733", "#aa4499"),
+)
+"""The first six are those of Okabe and Ito 2008, which are told apart with any colour vision, the
+others of Tol 2021, "muted"."""
+
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.85}
+"""Behind a text that a curve may pass."""
 
 COLUMN, PAGE = 3.4, 7.0
 """Inches of a column and of a page of a paper in two columns."""
@@ -75,13 +82,18 @@ def styled() -> Iterator[None]:
         yield
 
 
-def grid(num_panels: int, width: float, panel_height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels: two in a row where it is as wide as a page, else one."""
+def grid(
+    num_panels: int, width: float, panel_height: float, *, above: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels: two in a row where it is as wide as a page, else one.
+
+    All in inches. above: room left above the panels.
+    """
     from matplotlib.figure import Figure
 
     columns = 2 if width > (COLUMN + PAGE) / 2 and num_panels > 1 else 1
     rows = -(-num_panels // columns)
-    figure = Figure(figsize=(width, rows * panel_height), layout="constrained")
+    figure = Figure(figsize=(width, rows * panel_height + above), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for unused in axes[num_panels:]:
         unused.set_axis_off()

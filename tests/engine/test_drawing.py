@@ -36,11 +36,11 @@ def where(image: Image.Image, wanted: tuple[int, int, int]) -> np.ndarray:
 def test_the_lines_follow_the_box_and_leave_its_inside_alone() -> None:
     image = draw(GREY, [Mark((20, 10, 50, 40), 3)])
     rows, columns = where(image, color(3)).nonzero()
-    # Two pixels wide, the inner one on the box: its last pixels are 39 and 49.
-    assert (rows.min(), rows.max()) == (9, 40)
-    assert (columns.min(), columns.max()) == (19, 50)
+    # Two pixels wide, with an edge of one on both sides; the box's last pixels are 39 and 49.
+    assert (rows.min(), rows.max()) == (7, 42)
+    assert (columns.min(), columns.max()) == (17, 52)
     changed = (pixels(image) != 128).any(-1)
-    assert not changed[12:38, 22:48].any()
+    assert not changed[10:40, 20:50].any()
     assert (GREY == 128).all()
 
 
@@ -61,7 +61,8 @@ def test_an_anchor_is_a_thin_line_below_the_objects() -> None:
     box = (20, 10, 50, 40)
     alone = draw(GREY, [Mark(box, 3, is_thin=True)])
     assert (pixels(alone) != 128).any(-1).sum() == 2 * 30 + 2 * 28
-    below = draw(GREY, [Mark(box, 0), Mark(box, 3, is_thin=True)])
+    frame = (17, 7, 53, 43)  # where the lines of the object's box are
+    below = draw(GREY, [Mark(box, 0), Mark(frame, 3, is_thin=True)])
     assert np.array_equal(pixels(below), pixels(draw(GREY, [Mark(box, 0)])))
 
 
@@ -76,7 +77,7 @@ def test_an_enlarged_image_has_its_boxes_in_the_same_places() -> None:
     ramp = np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)
     assert np.array_equal(pixels(draw(ramp, [], 3)), ramp.repeat(3, 0).repeat(3, 1))
     rows, columns = where(draw(GREY, [Mark((20, 10, 50, 40), 3)], 3), color(3)).nonzero()
-    assert (rows.min(), columns.max()) == (3 * 10 - 1, 3 * 50)
+    assert (rows.min(), columns.max()) == (3 * 10 - 3, 3 * 50 + 2)
 
 
 @pytest.mark.parametrize(

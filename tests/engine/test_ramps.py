@@ -47,7 +47,10 @@ def test_a_whole_number_stays_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ramp", "words"),
     [
-        ({"option": "loss.gama"}, r"ramps\[0\].option: loss.gama.*alpha, gamma, weight.*'gamma'"),
+        (
+            {"option": "loss.gama"},
+            r"ramps\[0\].option: loss.gama.*gamma, .*weight.*'gamma'",
+        ),
         ({"option": "optim.lr"}, r"ramps\[0\].option: optim.lr.*loss.OPTION or box_loss.OPTION"),
         ({"option": "loss.gamma", "end": -1.0}, "gamma: -1.0 given, at least 0"),
         ({"option": "loss.weight", "start": -1.0}, r"loss.weight=-1.0 given, at least 0"),

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from detector.config import AnchorConfig, Config, from_plain
+from detector.config import Config, from_plain
 from detector.data.loader import evaluation_batches
 from detector.distributed import World
 from detector.engine.setup import build, count_steps, estimate_prior, split_batch
 from detector.errors import ConfigError
 from detector.layouts import Objectness, Sigmoid, Softmax
+from detector.model_config import AnchorConfig
 from detector.models.anchors import AnchorGenerator
 from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
 from detector.schema import Plug

@@ -65,13 +65,29 @@ def torchrun(num_processes: int, plain: dict[str, Any], tmp_path: Path) -> Path:
     return folder
 
 
-def launch(num_processes: int, code: str, argument: str, tmp_path: Path, *, wanted: Path) -> None:
+def launch(
+    num_processes: int,
+    code: str,
+    argument: str,
+    tmp_path: Path,
+    *,
+    wanted: Path | None = None,
+    max_restarts: int = 0,
+) -> subprocess.CompletedProcess[str]:
     """Python code under torchrun, with one argument. The exit code is not judged: a short gloo
-    program may abort at exit after correct work, so what it wrote is."""
+    program may abort at exit after correct work, so what it wrote (`wanted`) is."""
     script = tmp_path / "main.py"
     script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), str(script), argument]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert wanted.exists(), done.stderr[-3000:]
+    command = [str(ROOT / "scripts" / "launch.sh"), "--standalone"]
+    command += ["--nproc-per-node", str(num_processes), "--max-restarts", str(max_restarts)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
+    done = subprocess.run(
+        [*command, str(script), argument],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert wanted is None or wanted.exists(), done.stderr[-3000:]
+    return done

@@ -8,6 +8,7 @@ import numpy as np
 
 from detector.evaluation import coco
 
+Row = dict[str, Any]
 Truth = dict[str, list[dict[str, Any]]]
 
 TWO = {1: [(1, [10.0, 10.0, 30.0, 40.0])], 2: [(2, [50.0, 60.0, 20.0, 20.0])]}

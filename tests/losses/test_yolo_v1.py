@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from detector.box_losses.yolo import YOLOBoxLoss
-from detector.config import AnchorConfig
 from detector.errors import ConfigError
 from detector.losses.yolo_v1 import YOLOv1Loss
 from detector.matchers.yolo_cell import YOLOCellMatcher
+from detector.model_config import AnchorConfig
 from detector.registry import LOSSES
 from detector.schema import Plug
 from detector.structures import BACKGROUND, Matches, Predictions

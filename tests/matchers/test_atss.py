@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector.config import AnchorConfig
 from detector.errors import ConfigError
 from detector.matchers.atss import ATSSMatcher, nearest_anchors
 from detector.matchers.locations import locations_of
+from detector.model_config import AnchorConfig
 from detector.registry import MATCHERS
 from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Anchors

@@ -10,9 +10,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detector.config import FPNConfig, HeadConfig, ModelConfig
 from detector.errors import ConfigError
 from detector.layouts import Objectness, Sigmoid, Softmax
+from detector.model_config import FPNConfig, HeadConfig, ModelConfig
 from detector.models.detector import Detector, build_detector
 from detector.schema import Plug
 from detector.structures import Batch

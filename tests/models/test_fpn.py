@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector.config import FPNConfig
 from detector.errors import ConfigError
+from detector.model_config import FPNConfig
 from detector.models.fpn import FPN
 
 

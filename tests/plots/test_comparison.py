@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from detector.plots.comparison import compare, markdown, remarks
+from detector.plots.comparison import Comparison, compare, markdown, remarks
 from detector.plots.curves import subject
 from detector.schema import Plug
 
@@ -44,9 +44,8 @@ def test_marks_read_as_cross_entropy_divided() -> None:
     yes = subject(Plug("focal", {})).yes
     assert yes is not None
     assert [compare(yes).in_words(i) for i in (0, 1)] == ["0.25 CE / 4", "0.25 CE / 100"]
-    yes = subject(Plug("cross_entropy", {})).yes
-    assert yes is not None
-    assert compare(yes).in_words(0) == "CE"
+    assert Comparison(1.0, (1.0, 1000.0)).in_words(0) == "CE"
+    assert Comparison(1.0, (1.0, 1000.0)).in_words(1) == "CE / 1,000"
 
 
 def test_the_table_has_a_row_for_each_loss_and_truth() -> None:

@@ -58,7 +58,6 @@ def test_focal_has_its_formula_and_slope(truth: bool, alpha_t: float) -> None:
 def test_yolo_is_the_square_of_the_confidence_without_the_class() -> None:
     curve = ask("yolo")(X)
     assert curve.loss.tolist() == pytest.approx([(1 - p) ** 2 for p in curve.p_t.tolist()])
-    # The class term, a constant 0.25 at its logit 0, does not depend on the confidence.
 
 
 def test_a_box_that_fits_less_moves_the_target_of_losses_of_quality() -> None:
@@ -109,7 +108,14 @@ def test_equal_losses_are_found_and_others_are_not() -> None:
 
 def test_options_are_in_the_label() -> None:
     label = subject(Plug("focal", {"alpha": None, "gamma": 0.5})).label
-    assert label == "focal, \u03b1 = none, \u03b3 = 0.5"
+    assert label == "focal, \u03b1\u00a0=\u00a0none, \u03b3\u00a0=\u00a00.5"
+
+
+def test_terms_with_logits_of_their_own_are_left_out_and_this_is_said() -> None:
+    # The class of a positive: at its logit 0, (1 - 0.5)^2 whatever the confidence.
+    assert subject(Plug("yolo", {})).notes == (
+        "y = 1 is drawn without class, which has logits of its own",
+    )
 
 
 def test_a_wrong_option_is_answered() -> None:
