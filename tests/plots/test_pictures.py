@@ -31,7 +31,7 @@ def pictures(losses: Any, figure: str = "curves", each: bool = False) -> dict[st
 
 
 def texts(figure: Figure) -> set[str]:
-    return {text.get_text() for axis in figure.axes for text in axis.texts}
+    return {t.get_text().replace("\n", " ") for axis in figure.axes for t in axis.texts}
 
 
 def test_all_losses_are_drawn_together_and_each_by_itself() -> None:
