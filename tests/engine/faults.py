@@ -73,9 +73,9 @@ def not_a_number(forward: Callable[..., Any]) -> Callable[..., Any]:
     def spoiled(self: Any, predictions: Any, matches: Any) -> dict[str, torch.Tensor]:
         terms = forward(self, predictions, matches)
         for name, term in terms.items():
-            place = torch.zeros_like(term)
-            place[-1, 0] = torch.nan
-            terms[name] = term + place
+            factor = torch.ones_like(term)
+            factor[-1, 0] = torch.nan
+            terms[name] = term * factor
         return terms
 
     return spoiled

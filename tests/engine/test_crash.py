@@ -94,11 +94,14 @@ def test_a_replay_repeats_the_step_and_names_what_is_at_fault(
     assert replay.in_words(found).startswith("step 3: repeated; then {'loss': nan, ")
 
 
-def test_weights_that_are_not_finite_are_named(tmp_path: Path, command: Command) -> None:
+def test_weights_that_are_not_finite_are_named(
+    tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     # A rate that no weight survives, and nothing patched: as a user has it.
     plain = tiny(tmp_path / "run", optim={"name": "sgd", "lr": 1e30}, clip=None, max_bad_steps=2)
     with pytest.raises(DivergedError):
         go(plain)
+    capsys.readouterr()
     outcome = command("replay", f"folder={tmp_path / 'run'}", "device=cpu")
     assert outcome.code == 0
     assert outcome.out.splitlines()[0].startswith("step 2: repeated; ")
