@@ -77,7 +77,7 @@ def focal_posterior(
     is_poly_weighted: bool = False,
     detach_modulator: bool = False,
 ) -> Tensor:
-    """(...) in [0, 1] the posterior eta for which the scores p (...) have the least `sigmoid_focal`.
+    """(...) in [0, 1] the posterior eta whose best scores under `sigmoid_focal` are p (...).
 
     eta loss(yes) + (1 - eta) loss(no) has no slope where eta / (1 - eta) = b / a, with a and b the
     sizes of the two slopes, so eta = b / (a + b); it rises with the score. alpha: above 0 and below

@@ -28,6 +28,7 @@ def untrained(name: str, options: dict, prior: float) -> tuple[Predictions, Matc
 
 
 FOCAL_05 = {"gamma": 0.5, "alpha": 0.5}
+ASYMMETRIC = {"alpha": None, "gamma": 0.0, "gamma_negative": 4.0, "clip": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,9 @@ FOCAL_05 = {"gamma": 0.5, "alpha": 0.5}
         ("focal", {}, 1e-5, 2.88, 0.0),
         ("focal", FOCAL_05, 0.5, 0.25, 19604.9),
         ("focal", FOCAL_05, 0.01, 2.2910, 40.20),
+        ("focal", ASYMMETRIC, 0.5, 0.69, 1961.18),  # 79,999 x 0.45^4 x ln(1 / 0.55)
+        ("focal", ASYMMETRIC, 0.01, 4.6052, 0.0),
+        ("focal", ASYMMETRIC, 1e-5, 11.51, 0.0),
     ],
 )
 def test_sigmoid_losses_begin_where_the_prior_puts_them(
@@ -54,6 +58,20 @@ def test_sigmoid_losses_begin_where_the_prior_puts_them(
     # The table gives two digits for small figures and two decimals for large ones.
     assert loss[truth].sum().item() == pytest.approx(yes, abs=0.006)
     assert loss[~truth].sum().item() == pytest.approx(no, rel=1e-5, abs=0.006)
+
+
+def test_softmax_cross_entropy_begins_with_a_positive_of_log_8000_and_ten_of_background() -> None:
+    _, matches, loss = untrained("softmax_cross_entropy", {}, 0.01)
+    # ln(K / prior), and 999 ln(100 / 99) for all the background.
+    assert loss[matches.foreground].sum().item() == pytest.approx(8.9872, abs=6e-5)
+    assert loss[matches.background].sum().item() == pytest.approx(10.0403, abs=6e-5)
+
+
+def test_softmax_cross_entropy_without_a_bias_begins_at_log_81_for_every_anchor() -> None:
+    # All 81 equally probable: the prior of K / (K + 1) makes the bias 0.
+    _, _, loss = untrained("softmax_cross_entropy", {}, 80 / 81)
+    assert loss.sum().item() == pytest.approx(1000 * math.log(81), rel=1e-6)
+    assert math.log(81) == pytest.approx(4.39, abs=0.005)
 
 
 def test_ssd_begins_with_the_positive_and_three_backgrounds() -> None:
@@ -88,6 +106,7 @@ def test_yolo_begins_at_the_prior_and_at_one_class_in_k() -> None:
         ("balanced_cross_entropy", {}, 0.9963),
         ("focal", FOCAL_05, 0.9917),
         ("focal", {}, 0.4036),
+        ("focal", ASYMMETRIC, 0.0),
     ],
 )
 def test_background_has_the_foretold_share_of_the_first_gradient(
