@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train losses test check tensorboard clean
+.PHONY: help train losses test guarantees check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -27,6 +27,9 @@ losses: $(INSTALLED) ## train each class loss on the generated set, one after an
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+guarantees: $(INSTALLED_DEV) ## make the figures of docs/guarantees.md (20 minutes); ARGS name cases
+	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.guarantees $(ARGS)
 
 check: $(INSTALLED_DEV) ## lint, format, types and tests
 	scripts/check.sh

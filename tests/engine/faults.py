@@ -35,6 +35,7 @@ class FaultInjector:
         original, forward = train.backward, FocalLoss.forward
 
         def backward(setup: Any, state: Any, *rest: Any) -> Any:
+            FocalLoss.forward = forward  # type: ignore[method-assign]  # spoiled for one step
             is_here = self.rank in (None, setup.world.rank) and state.step + 1 == self.step
             if not is_here or (self.once is not None and os.path.exists(self.once)):
                 return original(setup, state, *rest)
@@ -42,16 +43,14 @@ class FaultInjector:
                 open(self.once, "w").close()
             if self.kind == "nan":
                 FocalLoss.forward = not_a_number(forward)  # type: ignore[method-assign]
-            try:
-                self.happen()
-                return original(setup, state, *rest)
-            finally:
-                FocalLoss.forward = forward  # type: ignore[method-assign]
+            self.happen()
+            return original(setup, state, *rest)
 
         train.backward = backward
 
         def remove() -> None:
             train.backward = original
+            FocalLoss.forward = forward  # type: ignore[method-assign]
 
         return remove
 
@@ -64,6 +63,7 @@ class FaultInjector:
         elif self.kind == "raise":
             raise ValueError("a fault put in on purpose")
         elif self.kind == "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else torchrun waits for it, 30 s
             time.sleep(3600)
 
 

@@ -1,0 +1,226 @@
+"""The cases of docs/guarantees.md: a fault put into real runs, and what came out, in words."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector.engine import checkpoint, replay, train
+from detector.engine.checkpoint import load, save
+from detector.errors import ConfigError, Preempted
+from tests.commands import ROOT
+from tests.engine.test_processes import last, status, two
+from tests.engine.test_saving import unreadable_after_kills
+from tests.engine.test_train import StopAfter, assert_same
+from tests.engine.tiny import go, losses, tiny, torchrun
+from tests.guarantees.programs import SOAK, WORKER
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the page. figure: makes it, in a folder of its own."""
+
+    injection: str
+    figure: Callable[[Path], str]
+
+
+def is_equal(a: Path, b: Path) -> bool:
+    """Whether two runs ended alike to the bit: weights, averages, optimizer, buffers, losses."""
+    first, second = (load(f / "checkpoints" / "last.pt") for f in (a, b))
+    try:
+        assert_same({**first, "config": None}, {**second, "config": None})
+    except AssertionError:
+        return False
+    return losses(a) == losses(b)
+
+
+HARD = {
+    "steps": 12,
+    "micro_batch": 2,
+    "loss": {"name": "ghm"},
+    "evaluation": {"every": 4},
+    "ramps": ({"option": "loss.weight", "start": 1.0, "end": 2.0},),
+}
+"""A loss with buffers, averaged weights, accumulation, evaluations, an option on a ramp."""
+
+
+def resume(folder: Path) -> str:
+    whole = go(tiny(folder / "whole", **HARD))
+    points = random.Random(0).sample(range(1, 12), 10)
+    equal = 0
+    for stop in points:
+        plain = tiny(folder / f"at_{stop}", **HARD, resume="auto")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StopAfter, "step", stop)
+            patch.setattr(train, "StopRequest", StopAfter)
+            with suppress(Preempted):
+                go(plain)
+        equal += is_equal(whole, go(plain))
+    return f"{equal} of {len(points)} bit-equal to the unbroken run"
+
+
+def kills(folder: Path) -> str:
+    return f"{unreadable_after_kills(folder / 'k', 50)} of 50 left no whole checkpoint"
+
+
+def bits(folder: Path) -> str:
+    path = folder / "a.pt"
+    save(path, {"w": torch.arange(20_000.0)})
+    content, generator, found = path.read_bytes(), random.Random(1), 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        bit = generator.randrange(8 * len(content))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(damaged))
+        try:
+            load(path)
+        except ConfigError:
+            found += 1
+    return f"{found} of 200 found"
+
+
+def full(folder: Path) -> str:
+    whole = go(tiny(folder / "run", steps=4, save_every=2))
+    before = (whole / "checkpoints" / "last.pt").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "lacks_space", lambda folder, num_bytes: True)
+        try:
+            go(
+                tiny(
+                    folder / "run", steps=8, save_every=2, resume=str(whole / "checkpoints/last.pt")
+                )
+            )
+            said = "the run did not say so"
+        except Exception as error:
+            said = f"the run ended with {type(error).__name__}"
+    is_kept = (whole / "checkpoints" / "last.pt").read_bytes() == before
+    return f"older checkpoint {'whole' if is_kept else 'LOST'}; {said}"
+
+
+def sigterm(folder: Path) -> str:
+    two(folder / "whole")
+    began = time.monotonic()
+    two(folder / "parts", {"kind": "sigterm", "step": 3, "rank": 1})
+    seconds, said = time.monotonic() - began, status(folder / "parts")
+    lost = 3 - last(folder / "parts")["step"]
+    two(folder / "parts")
+    equal = is_equal(folder / "whole" / "run", folder / "parts" / "run")
+    return (
+        f"{said['state']}, {lost} steps lost, {seconds:.0f} s from start to end; "
+        f"resumed: {'bit-equal' if equal else 'DIFFERENT'}"
+    )
+
+
+def restarts(folder: Path, times: int = 10) -> str:
+    two(folder / "whole")
+    recovered = equal = 0
+    for i in range(times):
+        part = folder / f"part_{i}"
+        fault = {"kind": "sigkill", "step": 2 + i % 4, "rank": i % 2, "once": str(folder / f"k{i}")}
+        two(part, fault, max_restarts=1)
+        recovered += status(part)["state"] == "done"
+        equal += is_equal(folder / "whole" / "run", part / "run")
+    return f"{recovered} of {times} on the first restart, {equal} bit-equal"
+
+
+def difference(a: Path, b: Path) -> float:
+    """Largest |a - b| of the weights of two runs."""
+    first, second = (load(f / "checkpoints" / "last.pt")["model"] for f in (a, b))
+    return max(float((first[k].double() - second[k].double()).abs().max()) for k in first)
+
+
+DOUBLE: dict[str, Any] = {"steps": 20, "batch_size": 8, "precision": "float64"}
+
+
+def splits(folder: Path) -> str:
+    one = go(tiny(folder / "one", **DOUBLE))
+    accumulated = go(tiny(folder / "accumulated", **DOUBLE, micro_batch=2))
+    pair = torchrun(2, tiny(folder / "pair", **DOUBLE), folder)
+    four = torchrun(4, tiny(folder / "four", **DOUBLE), folder)
+    found = [difference(one, other) for other in (accumulated, pair, four)]
+    return f"largest difference of a weight after 20 steps {max(found):.1e}"
+
+
+def devices(folder: Path) -> str:
+    """From two processes to one and back to two."""
+    plain = tiny(folder / "run", **DOUBLE, resume="auto")
+    plain["save_every"] = 1
+    whole = go(tiny(folder / "whole", **DOUBLE))
+    fault = {"kind": "sigterm", "step": 7, "rank": 0}
+    two(folder, fault, **DOUBLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopAfter, "step", 7)
+        patch.setattr(train, "StopRequest", StopAfter)
+        with suppress(Preempted):
+            go(plain)
+    step = load(folder / "run" / "checkpoints" / "last.pt")["step"]
+    two(folder, **DOUBLE)
+    return (
+        f"stopped at 7 and {step}; largest difference of a weight after 20 steps "
+        f"{difference(whole, folder / 'run'):.1e}"
+    )
+
+
+def nan(folder: Path) -> str:
+    two(folder, {"kind": "nan", "step": 3, "rank": 1}, max_bad_steps=1)
+    kept = load(folder / "run" / "crash" / "checkpoint.pt")
+    before = last(folder)
+    touched = sum(not torch.equal(kept["model"][k], before["model"][k]) for k in kept["model"])
+    image = re.search(r"image \d+: [\w ]+", status(folder)["message"])
+    step = replay.replay(str(folder / "run"), "cpu").step
+    return f"{touched} weights touched; named: {image and image[0]}; replay has step {step}"
+
+
+def workers(folder: Path) -> str:
+    parts = []
+    for kind, cause in (("killed", "killed"), ("hung", "timed out"), ("raised", "truncated")):
+        done = subprocess.run(
+            [sys.executable, "-c", WORKER, kind, str(folder / kind)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        found = re.search(r"SECONDS ([\d.]+)", done.stdout)
+        is_told = cause in "\n".join(done.stderr.splitlines()[-5:])
+        parts.append(f"{kind}: ended after {found and found[1]} s, cause told: {is_told}")
+    return "; ".join(parts)
+
+
+def soak(folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", SOAK, str(folder / "run")], cwd=ROOT, capture_output=True, text=True
+    )
+    found = re.search(r"GROWTH \[(.*), (.*)\]", done.stdout)
+    if found is None:
+        return f"FAILED: {done.stderr[-200:]}"
+    main, worker = (float(number) for number in found.groups())
+    return f"from step 200 to 2,000: main process {main:+.1%}, worker {worker:+.1%}"
+
+
+CASES = {
+    "resume": Case(
+        "a stop at 10 random steps of 12: GHM, averaged weights, accumulation, ramp", resume
+    ),
+    "kills": Case("SIGKILL at 50 random moments while checkpoints are saved", kills),
+    "bits": Case("one random bit of a checkpoint flipped, 200 times", bits),
+    "full": Case("no room for a checkpoint", full),
+    "sigterm": Case("SIGTERM to one of two processes", sigterm),
+    "restarts": Case("SIGKILL to one of two processes under torchrun, 10 times", restarts),
+    "splits": Case("8 images as 1 x 8, 4 x 2 accumulated, 2 and 4 processes, float64", splits),
+    "devices": Case("from 2 processes to 1 and back to 2, float64", devices),
+    "nan": Case("a value that is not finite on one of two processes", nan),
+    "workers": Case("a loader process killed, hung (timeout 5 s), raising", workers),
+    "soak": Case("2,000 steps with evaluations, saves and logs", soak),
+}

@@ -1,0 +1,63 @@
+"""Programs of their own, for faults that a process would not survive or would remember."""
+
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+from detector.data.transforms import Albumentations
+from detector.errors import DataError
+from tests.engine.tiny import go, tiny
+
+kind, folder = sys.argv[1:]
+evaluate, calls = Albumentations.train, [0]
+
+
+def spoiled(self, sample, key):
+    calls[0] += 1
+    if calls[0] == 9:
+        if kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hung":
+            time.sleep(3600)
+        raise DataError("b.jpg: truncated")
+    return evaluate(self, sample, key)
+
+
+Albumentations.train = spoiled
+began = time.monotonic()
+try:
+    go(tiny(Path(folder), loader={"num_workers": 1, "timeout": 5.0}))
+finally:
+    print(f"SECONDS {time.monotonic() - began:.1f}", flush=True)
+"""
+
+
+SOAK = """
+import json, os, resource, sys
+from pathlib import Path
+from detector.engine import train
+from tests.engine.tiny import go, tiny
+
+seen, backward = [], train.backward
+
+
+def private(pid):
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
+
+
+def children():
+    me = os.getpid()
+    return [int(p) for p in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+
+
+def watched(setup, state, *rest):
+    if state.step in (200, 1999):
+        seen.append((private(os.getpid()), max(map(private, children()))))
+    return backward(setup, state, *rest)
+
+
+train.backward = watched
+go(tiny(Path(sys.argv[1]), steps=2000, batch_size=2, save_every=100, log_every=10,
+        evaluation={"every": 200}, loader={"num_workers": 1}))
+print("GROWTH", json.dumps([b / a - 1 for a, b in zip(*seen)]))
+"""
