@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train losses test guarantees check tensorboard clean
+.PHONY: help train losses every-loss test guarantees check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -18,12 +18,17 @@ train: $(INSTALLED) ## train and evaluate; ARGS are overrides, such as ARGS="los
 
 # A thread per worker: the workers share the processors already.
 LOSSES := focal ssd yolo cross_entropy balanced_cross_entropy ohem
+FOLDER := runs/losses
 
-losses: $(INSTALLED) ## train each class loss on the generated set, one after another: a table
+losses: $(INSTALLED) ## train LOSSES on the generated set, one after another, into FOLDER: a table
 	set -e; for loss in $(LOSSES); do \
-	  $(PYTHON_OF_VENV) tools/train.py loss=$$loss output_dir=runs/losses/$$loss resume=auto $(ARGS); \
+	  $(PYTHON_OF_VENV) tools/train.py loss=$$loss output_dir=$(FOLDER)/$$loss resume=auto $(ARGS); \
 	done
-	$(PYTHON_OF_VENV) tools/table.py folder=runs/losses
+	$(PYTHON_OF_VENV) tools/table.py folder=$(FOLDER)
+
+every-loss: ## the same with every loss there is, for seconds each: whether they all train
+	$(MAKE) --no-print-directory losses FOLDER=runs/every-loss \
+	  LOSSES="$(basename $(notdir $(wildcard configs/loss/*.yaml)))" ARGS="experiment=smoke $(ARGS)"
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
