@@ -123,11 +123,12 @@ def threshold_match(
     chosen = best.clone()
     index, chosen_index = (torch.zeros_like(best, dtype=torch.long) for _ in range(2))
     for first, part in slices(boxes, len(anchors)):
-        overlaps = torch.where(is_object[part], iou(anchors[:, None], boxes[part]), -1.0)
+        # A row for each object: tables of a few long rows take a CPU half the time of columns.
+        overlaps = torch.where(is_object[part, None], iou(boxes[part, None], anchors), -1.0)
         best, index = first_best(best, index, overlaps, first)
         if thresholds.force != "none":
             # An object that no anchor touches would else claim every anchor it does not touch.
-            record = overlaps.amax(0)
+            record = overlaps.amax(1, keepdim=True)
             forced = (overlaps == record) & (record > 0)
             overlaps = torch.where(forced, overlaps, -1.0)
             chosen, chosen_index = first_best(chosen, chosen_index, overlaps, first)
@@ -142,9 +143,9 @@ def threshold_match(
 def first_best(best: Tensor, index: Tensor, values: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """(A,) largest value and its object, of those until now and of the objects from `first` on.
 
-    values: (A, m) of these. Of equals the first object counts.
+    values: (m, A) of these. Of equals the first object counts.
     """
-    highest, position = values.max(1)
+    highest, position = values.max(0)
     is_more = highest > best
     return torch.where(is_more, highest, best), torch.where(is_more, position + first, index)
 
@@ -168,8 +169,8 @@ def neutral_in_crowds(
     """
     in_crowd = torch.zeros_like(anchors[:, 0])
     for _, part in slices(boxes, len(anchors)):
-        covered = torch.where(crowd[part], coverage(anchors[:, None], boxes[part]), 0.0)
-        in_crowd = torch.maximum(in_crowd, covered.amax(1))
+        covered = torch.where(crowd[part, None], coverage(anchors, boxes[part, None]), 0.0)
+        in_crowd = torch.maximum(in_crowd, covered.amax(0))
     return torch.where((result < 0) & (in_crowd >= crowd_coverage), IGNORE, result)
 
 
