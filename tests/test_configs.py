@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import hydra
 import pytest
@@ -16,7 +16,6 @@ import yaml
 from omegaconf import OmegaConf
 
 from detector import config as configuration
-from detector import tool_config
 from detector.config import (
     Config,
     LoaderConfig,
@@ -26,7 +25,7 @@ from detector.config import (
     to_yaml,
 )
 from detector.registry import REGISTRIES
-from detector.schema import LossPlug, Plug, build, options_of
+from detector.schema import LossPlug, Plug, options_of
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -242,45 +241,6 @@ class TestLoader:
         monkeypatch.delattr(os, "sched_getaffinity", raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda: 3)
         assert LoaderConfig().workers == 2
-
-
-class TestOtherTools:
-    @pytest.mark.parametrize("name", [f.stem for f in CONFIGS.glob("*.yaml") if f.stem != "train"])
-    def test_the_config_of_a_tool_is_that_of_its_class(self, name: str) -> None:
-        cls = getattr(tool_config, f"{name.title().replace('_', '')}Config")
-        node = hydra.compose(name)
-        if "train" in required(cls):  # all keys of a run, and its own beside them or below its name
-            own = set(node[name]) if name in node else set(node) - keys_of_run()
-            assert own | {"train"} == {field.name for field in fields(cls)}
-            assert set(node) - {name} - own == keys_of_run() - own
-            return
-        assert set(node) == {field.name for field in fields(cls)}
-        for key in OmegaConf.missing_keys(node):
-            OmegaConf.update(node, key, something(cls, key))
-        values = plain_values(node)
-        defaults = cls(**{key: values[key] for key in required(cls)})
-        parts = {key for key, value in values.items() if isinstance(value, dict)}
-        given = build(cls, values)
-        for key in values.keys() - parts - required(cls):
-            assert getattr(given, key) == getattr(defaults, key), key
-
-
-def something(cls: type, key: str) -> Any:
-    """A text, or a list of one, that the field may hold."""
-    hint = get_type_hints(cls)[key]
-    if get_origin(hint) is tuple:
-        return ["something"]
-    allowed = get_args(hint)
-    return allowed[0] if allowed else "something"
-
-
-def keys_of_run() -> set[str]:
-    return {field.name for field in fields(Config)}
-
-
-def required(cls: type) -> set[str]:
-    """Fields without a default."""
-    return {name for name, p in signature(cls).parameters.items() if p.default is p.empty}
 
 
 def keys(values: dict[str, Any], *, depth: int = 0) -> set[str]:

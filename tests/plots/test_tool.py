@@ -48,7 +48,8 @@ def test_writes_png_and_svg_and_says_what_they_show(command: Command, tmp_path: 
 
 
 def test_draws_each_registered_loss(command: Command, tmp_path: Path) -> None:
-    outcome = command("plot_losses", "losses=all", "each=true", *FEW, "output_dir=out")
+    panel = ("panels=[loss_probability]", "width=3.4")
+    outcome = command("plot_losses", "losses=all", "each=true", *panel, *FEW, "output_dir=out")
     assert outcome.code == 0
     assert sorted(file.stem for file in (tmp_path / "out").iterdir()) == LOSSES.names
 
