@@ -15,13 +15,65 @@ from detector.schema import Plug, require, require_at_least
 class EvaluateConfig:
     """One call of `tools/evaluate.py`. See `configs/evaluate.yaml` for what each key means."""
 
-    checkpoint: str
+    checkpoint: str | None = None
+    detections: str | None = None
+    annotations: str | None = None
+    images: str | None = None
     output_dir: str | None = None
+    analysis: bool | None = None
+    calibrated: bool = False
+    draws: int = 500
+    pictures: bool = True
+    worst: int = 10
+    seed: int = 0
     data_root: str | None = None
     device: str = "auto"
     precision: Precision | None = None
     evaluator: Evaluator | None = None
     plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "draws", "worst", "seed")
+        files = {"detections": self.detections, "annotations": self.annotations}
+        given = [key for key, value in files.items() if value is not None]
+        if self.checkpoint is not None:
+            keys = [*given, *(["images"] if self.images is not None else [])]
+            require(not keys, f"{', '.join(keys)}: given with a checkpoint, which has its own data")
+            return
+        require(
+            bool(given), "checkpoint: has to be given, or else detections=FILE annotations=FILE"
+        )
+        missing = [key for key in files if key not in given]
+        require(not missing, f"{', '.join(missing)}: has to be given with {', '.join(given)}")
+        for key in ("data_root", "precision", "calibrated"):
+            require(not getattr(self, key), f"{key}: given with detections, a checkpoint is needed")
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """One call of `tools/calibrate.py`. See `configs/calibrate.yaml` for what each key means."""
+
+    checkpoint: str
+    output: str
+    overwrite: bool = False
+    method: Literal["platt", "temperature", "isotonic", "link", "none"] = "platt"
+    target: Literal["hit", "iou"] = "hit"
+    min_detections: int = 50
+    miss: float = 1.0
+    false_alarm: float = 1.0
+    draws: int = 500
+    seed: int = 0
+    data_root: str | None = None
+    device: str = "auto"
+    precision: Precision | None = None
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "min_detections")
+        require_at_least(0, self, "draws", "seed")
+        for key in ("miss", "false_alarm"):
+            cost = getattr(self, key)
+            require(0 < cost < float("inf"), f"{key}: {cost} given, a number above 0 is needed")
 
 
 @dataclass(frozen=True)
@@ -33,7 +85,9 @@ class PredictConfig:
     output_dir: str | None = None
     overwrite: bool = False
     limit: int | None = None
-    threshold: float = 0.3
+    threshold: float | Literal["auto"] = 0.3
+    operating_point: Literal["lrp", "f1", "cost"] = "lrp"
+    calibrated: bool = False
     max_megapixels: float = 100.0
     device: str = "auto"
     precision: Precision | None = None
@@ -41,9 +95,8 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "limit")
-        require(
-            0 <= self.threshold < 1, f"threshold: {self.threshold} given, 0 to below 1 is allowed"
-        )
+        is_known = self.threshold == "auto" or 0 <= self.threshold < 1
+        require(is_known, f"threshold: {self.threshold} given, 0 to below 1 is allowed, or auto")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scores a checkpoint: `python tools/evaluate.py checkpoint=FILE`. See --help."""
+"""Scores a checkpoint, or COCO results of any detector: see --help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 
 def evaluate(node: DictConfig) -> None:
-    """Writes metrics.json and detections.json, and prints the COCO table."""
+    """Writes metrics.json and what goes with it, and prints the tables."""
     from detector import schema
     from detector.config import plain_values
     from detector.registry import import_plugins
@@ -18,16 +18,12 @@ def evaluate(node: DictConfig) -> None:
     import_plugins(config.plugins)
     check_versions()  # a checkpoint may be anyone's: reading it is safe from torch 2.10 on
 
-    from detector.engine.evaluate import evaluate_checkpoint  # torch takes seconds
+    from detector.engine.evaluate import evaluate_checkpoint, evaluate_detections  # torch: seconds
 
-    evaluate_checkpoint(
-        config.checkpoint,
-        output_dir=config.output_dir,
-        device=config.device,
-        precision=config.precision,
-        evaluator=config.evaluator,
-        data_root=config.data_root,
-    )
+    if config.checkpoint is None:
+        evaluate_detections(config)
+    else:
+        evaluate_checkpoint(config)
 
 
 if __name__ == "__main__":

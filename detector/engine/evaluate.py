@@ -1,120 +1,38 @@
-"""From a model and a data set to COCO's numbers and the files that hold them."""
+"""COCO's numbers, and an analysis where it is asked for: of a run, a checkpoint, or a file."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from detector import distributed
-from detector.config import Config, from_plain
-from detector.data.annotations import Annotations
-from detector.data.loader import evaluation_batches
+from detector.config import Config, EvaluationConfig, from_plain
+from detector.data.images import read_pixels, require_folder
 from detector.data.readers.base import Dataset
-from detector.data.transforms import Augmentation
 from detector.distributed import World
 from detector.engine import checkpoint
+from detector.engine.calibrated import calibration_of
+from detector.engine.figures import Pixels
 from detector.engine.precision import Precision, choose
 from detector.engine.run_folder import RunFolder
+from detector.engine.score import measure, score, write_metrics, write_pictures
 from detector.engine.setup import Setup, State, prepare
 from detector.engine.weights import weights_to_evaluate
 from detector.errors import ConfigError, DataError
-from detector.evaluation import coco
+from detector.evaluation import coco, files
+from detector.evaluation.report import Report
 from detector.layouts import Layout
-from detector.model_config import PostprocessConfig
 from detector.models.detector import build_detector
-from detector.models.postprocess import postprocess
+from detector.plots.style import require_matplotlib
 from detector.registry import AUGMENTATIONS, DATASETS, LOSSES, REGISTRIES, require_known
-from detector.structures import Batch, Targets, to_device
-
-
-@torch.no_grad()
-def detect(
-    model: nn.Module,
-    layout: Layout,
-    batches: Iterable[tuple[Batch, Targets]],
-    *,
-    category_ids: tuple[int, ...],
-    config: PostprocessConfig,
-    device: torch.device,
-    precision: Precision,
-) -> list[dict[str, Any]]:
-    """Detections of all images as rows of COCO's results format, in the order of the batches."""
-    rows: list[dict[str, Any]] = []
-    model.eval()
-    for batch, _ in batches:
-        batch = to_device(batch, device)
-        with precision.autocast(device):
-            predictions = model(batch)
-        for image_id, found in zip(
-            batch.image_ids, postprocess(predictions, layout, batch, config), strict=True
-        ):
-            rows += coco.results(
-                image_id,
-                found.boxes.cpu().double().numpy(),
-                found.scores.cpu().double().numpy(),
-                found.labels.cpu().numpy(),
-                category_ids,
-            )
-    return rows
-
-
-def score(
-    model: nn.Module,
-    layout: Layout,
-    dataset: Dataset,
-    *,
-    augment: Augmentation,
-    config: Config,
-    world: World,
-    precision: Precision,
-    folder: RunFolder | None = None,
-) -> dict[str, Any]:
-    """COCO metrics of a model on a data set, the same on every rank, with the seconds they took.
-
-    Written with the detections to metrics.json and detections.json where a folder is given.
-    """
-    began = time.perf_counter()
-    batches = evaluation_batches(
-        dataset,
-        augment,
-        images_per_group=config.evaluation.images_per_group,
-        rank=world.rank,
-        world_size=world.size,
-        num_workers=config.loader.workers,
-        timeout=config.loader.timeout,
-        limit=config.evaluation.limit,
-    )
-    rows = detect(
-        model,
-        layout,
-        batches,
-        category_ids=dataset.annotations.category_ids,
-        config=config.model.postprocess,
-        device=world.device,
-        precision=precision,
-    )
-    rows = coco.sort_results([row for part in world.gather(rows) for row in part])
-    metrics: dict[str, Any] = {}
-    if world.is_main:
-        truth = coco.ground_truth(_first(dataset.annotations, config.evaluation.limit))
-        metrics = coco.evaluate(truth, rows, evaluator=config.evaluation.evaluator)
-        metrics["seconds"] = time.perf_counter() - began
-        if folder is not None:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            folder.detections.write_text(json.dumps(rows))
-            folder.metrics.write_text(json.dumps(metrics, indent=1) + "\n")
-    return world.broadcast(metrics)
+from detector.tool_config import EvaluateConfig
 
 
 def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
-    """COCO metrics of the run's evaluated model on the val split."""
+    """Metrics of the run's evaluated model on the val split."""
     return score(
         state.evaluated_model,
         state.loss.layout,
@@ -124,74 +42,65 @@ def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, 
         world=setup.world,
         precision=setup.precision,
         folder=folder,
+        seed=setup.config.seed,
     )
 
 
 def report(metrics: dict[str, Any], folder: RunFolder) -> None:
-    """Prints the COCO table, the per-class AP and where everything lies."""
+    """Prints the COCO table, the per-class AP, the analysis and where everything lies."""
     print(coco.table(metrics))
+    evaluator = metrics["evaluator"]
+    print(f"by {evaluator['name']} {evaluator['version']}, {metrics['images']} images\n")
+    if "analysis" in metrics:
+        print("\n".join(Report(**metrics["analysis"]).table()), end="\n\n")
     names = {"config": folder.config, "log": folder.log, "metrics": folder.metrics}
     names |= {"detections": folder.detections, "last": folder.last, "best": folder.best}
+    names |= {"figures": folder.figures, "worst": folder.worst}
     for name, path in names.items():
         if path.exists():
             print(f"{name:>10}  {path}")
 
 
-def evaluate_checkpoint(
-    path: str,
-    *,
-    output_dir: str | None = None,
-    device: str = "auto",
-    precision: str | None = None,
-    evaluator: str | None = None,
-    data_root: str | None = None,
-) -> dict[str, Any]:
+def require_pictures(config: EvaluationConfig) -> None:
+    """Raises ConfigError where pictures are to be drawn at the end and cannot be."""
+    if config.analysis and config.pictures:
+        require_matplotlib()
+
+
+def evaluate_checkpoint(asked: EvaluateConfig) -> dict[str, Any]:
     """Scores a checkpoint on the val split of its own data; nothing but the file is needed.
 
-    Writes metrics.json and detections.json into `output_dir` (default: `evaluation` beside the
-    checkpoint). data_root: where the data lie on this machine, if elsewhere. Raises ConfigError
-    for a file that is no checkpoint, DataError where the data do not have its classes.
+    Writes metrics.json, detections.json and the pictures of an analysis into `output_dir`
+    (default: `evaluation` beside the checkpoint). Raises ConfigError for a file that is no
+    checkpoint, DataError where the data do not have its classes.
     """
+    path = str(asked.checkpoint)
     saved = checkpoint.load(path)
-    config = config_of(saved, path)
-    if data_root is not None:
-        if "root" not in config.data.options:
-            raise ConfigError(f"data_root: {config.data.name} data have no root")
-        config.data.options["root"] = data_root
-    root = config.data.options.get("root")
-    if isinstance(root, str) and not Path(root).expanduser().is_dir():
-        raise DataError(
-            f"data.root={root}: there is no such folder; data_root= says where the data lie now"
-        )
-    if evaluator is not None:
-        config = replace(config, evaluation=replace(config.evaluation, evaluator=evaluator))
-    if precision is not None:
-        config = replace(config, precision=precision)
-    world = distributed.start(device)
+    config = at_root(config_of(saved, path), asked.data_root)
+    config = replace(config, evaluation=as_asked(config.evaluation, asked))
+    if asked.precision is not None:
+        config = replace(config, precision=asked.precision)
+    require_pictures(config.evaluation)
+    folder = RunFolder(Path(asked.output_dir or Path(path).parent / "evaluation"))
+    folder.require_writable()
+    world = distributed.start(asked.device)
     try:
-        return _evaluate_checkpoint(path, saved, config, world, output_dir)
+        return _evaluate_checkpoint(asked, saved, config, world, folder)
     finally:
         distributed.stop()
 
 
 def _evaluate_checkpoint(
-    path: str,
+    asked: EvaluateConfig,
     saved: dict[str, Any],
     config: Config,
     world: World,
-    output_dir: str | None,
+    folder: RunFolder,
 ) -> dict[str, Any]:
-    folder = RunFolder(Path(output_dir) if output_dir else Path(path).parent / "evaluation")
-    folder.require_writable()
+    path = str(asked.checkpoint)
     precision = choose(config.precision, world.device)
-    dataset = DATASETS.build(config.data).read("val")
-    annotations = dataset.annotations
-    known = (tuple(saved["classes"]), tuple(saved["category_ids"]))
-    if known != (annotations.classes, annotations.category_ids):
-        raise DataError(
-            f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
-            f"{saved['classes']}"
-        )
+    dataset = val_set(saved, config, path)
+    stored = calibration_of(saved, path) if asked.calibrated else None
     model, layout = restore(saved, config, world, precision)
     metrics = score(
         model,
@@ -202,10 +111,88 @@ def _evaluate_checkpoint(
         world=world,
         precision=precision,
         folder=folder,
+        calibrator=stored.calibrator if stored else None,
+        seed=asked.seed,
     )
     if world.is_main:
         report(metrics, folder)
     return metrics
+
+
+def evaluate_detections(asked: EvaluateConfig) -> dict[str, Any]:
+    """Scores COCO results of any detector against a COCO ground truth, with an analysis.
+
+    Writes metrics.json and the pictures into `output_dir` (default: `evaluation` beside the
+    results). Raises DataError that names the file and the entry for what makes no sense.
+    """
+    source = Path(str(asked.detections))
+    config = as_asked(EvaluationConfig(analysis=True), asked)
+    require_pictures(config)
+    folder = RunFolder(Path(asked.output_dir or source.parent / "evaluation"))
+    folder.require_writable()
+    truth = files.read_ground_truth(Path(str(asked.annotations)))
+    rows = coco.sort_results(files.read_detections(source, truth))
+    pixels = pixels_of(truth, asked.images) if asked.images is not None else None
+    metrics = measure(truth, rows, config, seed=asked.seed)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_metrics(folder.metrics, metrics)
+    write_pictures(truth, rows, metrics, config, folder, pixels)
+    report(metrics, folder)
+    return metrics
+
+
+def pixels_of(truth: files.Truth, images: str) -> Pixels:
+    """Reads the image of an id from a folder. Raises DataError where there is no such folder."""
+    folder = require_folder(Path(images), "images")
+    names = {row["id"]: row.get("file_name") for row in truth["images"]}
+
+    def read(image_id: int) -> Any:
+        name = names[image_id]
+        if not isinstance(name, str):
+            raise DataError(f"annotations: image {image_id} has no file_name to be drawn from")
+        return read_pixels(folder / name, 100.0, key="images")
+
+    return read
+
+
+def as_asked(config: EvaluationConfig, asked: EvaluateConfig) -> EvaluationConfig:
+    """The evaluation with what a call of the tool says of it."""
+    return replace(
+        config,
+        analysis=config.analysis if asked.analysis is None else asked.analysis,
+        evaluator=asked.evaluator or config.evaluator,
+        draws=asked.draws,
+        pictures=asked.pictures,
+        worst=asked.worst,
+    )
+
+
+def at_root(config: Config, data_root: str | None) -> Config:
+    """The config with its data where they lie now. Raises DataError where they do not."""
+    options = dict(config.data.options)
+    if data_root is not None:
+        if "root" not in options:
+            raise ConfigError(f"data_root: {config.data.name} data have no root")
+        options["root"] = data_root
+    root = options.get("root")
+    if isinstance(root, str) and not Path(root).expanduser().is_dir():
+        raise DataError(
+            f"data.root={root}: there is no such folder; data_root= says where the data lie now"
+        )
+    return replace(config, data=replace(config.data, options=options))
+
+
+def val_set(saved: dict[str, Any], config: Config, path: str) -> Dataset:
+    """The val split. Raises DataError where its classes are not those of the checkpoint."""
+    dataset = DATASETS.build(config.data).read("val")
+    annotations = dataset.annotations
+    known = (tuple(saved["classes"]), tuple(saved["category_ids"]))
+    if known != (annotations.classes, annotations.category_ids):
+        raise DataError(
+            f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
+            f"{saved['classes']}"
+        )
+    return dataset
 
 
 def config_of(saved: dict[str, Any], path: str) -> Config:
@@ -223,7 +210,3 @@ def restore(
     model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
     model.load_state_dict(weights_to_evaluate(saved))
     return prepare(model, config, world, precision), layout
-
-
-def _first(annotations: Annotations, limit: int | None) -> Annotations:
-    return annotations if limit is None else annotations.select(range(min(limit, len(annotations))))

@@ -11,11 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from detector.engine import panels, status
+from detector.engine import figures, panels, status
 from detector.engine.checkpoint import write_atomically
 from detector.engine.initial_loss import in_words
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import Setup, State
+from detector.evaluation.report import Report
 
 MAX_WAITING = 0.25
 """Share of the time that a step may wait for data before the run says so."""
@@ -36,7 +37,8 @@ class Log:
         """evaluated: the step whose weights were scored last; None: none is to be made again."""
         self._folder = folder
         self._num_steps = num_steps
-        self._beat = time.perf_counter()
+        self._began = self._beat = time.perf_counter()
+        self._evaluating = 0.0
         folder.write_status("running", step=start_step, steps=num_steps)
         _keep_lines(folder.log, start_step)
         _keep_lines(folder.evaluations, start_step if evaluated is None else evaluated)
@@ -85,11 +87,27 @@ class Log:
             print(f"step {step}/{self._num_steps}  {text}  eta {eta}", flush=True)
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
-        """The metrics of an evaluation after `step` steps."""
-        _append(self._folder.evaluations, {"step": step, **metrics})
-        numbers = {k: v for k, v in metrics.items() if isinstance(v, float)}
-        per_class = {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
-        self._scalars(step, {f"val/{key}": value for key, value in (numbers | per_class).items()})
+        """The metrics of an evaluation after `step` steps; pictures of an analysis too."""
+        analysis = metrics.get("analysis")
+        found = {key: value for key, value in metrics.items() if key != "analysis"}
+        numbers = {k: v for k, v in found.items() if isinstance(v, float)}
+        numbers |= {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
+        if analysis is not None:
+            found["analysis"] = Report(**analysis).scalars()
+            numbers |= found["analysis"]
+        if "seconds" in metrics:
+            numbers["share_of_time"] = self._say_share(step, metrics["seconds"])
+        _append(self._folder.evaluations, {"step": step, **found})
+        self._scalars(step, {f"val/{key}": value for key, value in numbers.items()})
+        if analysis is not None and self._writer is not None:
+            figures.show(self._writer, analysis, step)
+
+    def _say_share(self, step: int, seconds: float) -> float:
+        """Evaluation's share of the time since this log began, this one included."""
+        self._evaluating += seconds
+        share = self._evaluating / max(time.perf_counter() - self._began, self._evaluating)
+        self.say(f"step {step}: evaluated in {seconds:.1f} s; {share:.1%} of the time so far")
+        return share
 
     def panels(self, setup: Setup, state: State) -> None:
         """What the evaluated model makes of a few images, for TensorBoard alone."""

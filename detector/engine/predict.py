@@ -20,6 +20,7 @@ from detector.data.loader import collate
 from detector.data.transforms import Sample
 from detector.distributed import World
 from detector.engine import checkpoint
+from detector.engine.calibrated import Calibration, calibration_of
 from detector.engine.drawing import draw
 from detector.engine.evaluate import config_of, restore
 from detector.engine.marks import of_detections
@@ -143,7 +144,10 @@ def build_detect(saved: dict[str, Any], world: World, config: PredictConfig) -> 
     model, layout = restore(saved, trained, world, precision)
     model.eval()
     augment = AUGMENTATIONS.build(trained.augment)
-    keep = replace(trained.model.postprocess, score_threshold=config.threshold)
+    needs_stored = config.calibrated or config.threshold == "auto"
+    stored = calibration_of(saved, config.checkpoint) if needs_stored else None
+    settings = replace(trained.model.postprocess, score_threshold=first_threshold(config))
+    pick = picker(config, stored)
 
     @torch.no_grad()
     def detect(pixels: NDArray[np.uint8]) -> Detections:
@@ -151,9 +155,43 @@ def build_detect(saved: dict[str, Any], world: World, config: PredictConfig) -> 
         batch = to_device(batch, world.device)
         with precision.autocast(world.device):
             predictions = model(batch)
-        return postprocess(predictions, layout, batch, keep)[0]
+        return pick(postprocess(predictions, layout, batch, settings)[0])
 
     return detect
+
+
+def first_threshold(config: PredictConfig) -> float:
+    """What is left out before NMS already; 0 where scores still change or classes differ."""
+    if config.threshold == "auto" or config.calibrated:
+        return 0.0
+    return config.threshold
+
+
+def picker(config: PredictConfig, stored: Calibration | None) -> Callable[[Detections], Detections]:
+    """What calibrates detections and leaves out those that are not to be shown.
+
+    Raises ConfigError where the checkpoint has no calibrator or not these operating points.
+    """
+    if stored is None:
+        return lambda found: found
+    calibrator = stored.calibrator if config.calibrated else None
+    if config.calibrated:
+        require(calibrator is not None, "calibrated: true given, but method=none was stored")
+    points = (stored.calibrated if config.calibrated else stored.raw)[config.operating_point]
+
+    def pick(found: Detections) -> Detections:
+        scores, labels = found.scores.cpu().double().numpy(), found.labels.cpu().numpy()
+        mapped = scores if calibrator is None else calibrator(scores, labels)
+        if config.threshold == "auto":
+            kept = points.keep(mapped, labels)
+        else:
+            kept = mapped > config.threshold
+        order = np.argsort(-mapped, kind="stable")  # each class has its own map
+        order = torch.from_numpy(order[kept[order]]).to(found.labels.device)
+        new = torch.from_numpy(mapped).to(found.scores)
+        return Detections(found.boxes[order], new[order], found.labels[order])
+
+    return pick
 
 
 def without_objects(pixels: NDArray[np.uint8]) -> Sample:

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from detector import distributed
 from detector.config import Config, to_yaml
 from detector.distributed import World
-from detector.engine.evaluate import report
+from detector.engine.evaluate import report, require_pictures
 from detector.engine.log import Log, Silent
 from detector.engine.precision import processor_name
 from detector.engine.resume import Opened, open_folder
@@ -46,6 +46,7 @@ def _start(config: Config, plain: dict[str, Any]) -> None:
 def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     began = time.perf_counter()
     plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
+    require_pictures(config.evaluation)
     opened, resumed = open_folder(config, plain, world)
     folder = opened.folder
     # What a run goes on from holds its weights: the file it began with may be gone.
@@ -72,7 +73,7 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     finally:
         log.close()
     if world.is_main:
-        folder.write_status("done", step=state.step, exit_code=0)
+        folder.write_status("done", step=state.step, exit_code=0, images=state.images)
         report(metrics, folder)
         seconds = time.perf_counter() - began
         print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")

@@ -86,6 +86,16 @@ class RunFolder:
         return self.path / "crash"
 
     @property
+    def figures(self) -> Path:
+        """Curves of an analysis."""
+        return self.path / "figures"
+
+    @property
+    def worst(self) -> Path:
+        """The images that an analysis found to be worst."""
+        return self.path / "worst"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
@@ -118,7 +128,7 @@ class RunFolder:
         files.append(self.detections)
         for file in [*files, self.status]:
             file.unlink(missing_ok=True)
-        for folder in (self.last.parent, self.tensorboard, self.crash):
+        for folder in (self.last.parent, self.tensorboard, self.crash, self.figures, self.worst):
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_status(self, state: str, **facts: Any) -> None:

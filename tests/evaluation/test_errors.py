@@ -93,19 +93,22 @@ def test_an_object_that_nothing_reaches_is_missed() -> None:
 
 
 def test_of_several_errors_on_an_object_only_the_best_scored_is_mended() -> None:
-    truth = make_truth({1: [(CAT, BOX)]}, [CAT])
+    truth = make_truth({1: [(CAT, BOX)], 2: [(CAT, BOX)]}, [CAT])
     kinds, costs = analysed(truth, [found(1, CAT, THIRD, s) for s in (0.5, 0.9, 0.7)])
     assert kinds == ["localisation"] * 3
-    # The others go: were they left, AP would still be 1, were all made right, above it.
-    assert_costs(costs, localisation=1.0)
+    # One of the two objects is then found, with nothing wrong; were all three made right, both
+    # would count as found.
+    assert_costs(costs, localisation=51 / 101)
 
 
 def test_an_error_on_an_object_already_found_goes() -> None:
-    truth = make_truth({1: [(CAT, BOX)]}, [CAT])
+    truth = make_truth({1: [(CAT, BOX)], 2: [(CAT, BOX)]}, [CAT])
     rows = [found(1, CAT, THIRD, 0.9), found(1, CAT, BOX, 0.8)]
     kinds, costs = analysed(truth, rows)
     assert kinds == ["localisation", "right"]
-    assert_costs(costs, localisation=0.5)
+    # Precision rises from 1 / 2 to 1 up to a recall of 0.5, or to 1 without the other object; were
+    # the error made right as well, both objects would count as found.
+    assert_costs(costs, localisation=25.5 / 101, missed=0.5 - 25.5 / 101)
 
 
 def test_what_lies_on_a_crowd_is_no_error_and_a_crowd_is_not_missed() -> None:

@@ -1,0 +1,202 @@
+"""From a model and a data set to detections, and from these to the numbers and their files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from detector.config import Config, EvaluationConfig
+from detector.data.annotations import Annotations
+from detector.data.loader import evaluation_batches
+from detector.data.readers.base import Dataset
+from detector.data.transforms import Augmentation
+from detector.distributed import World
+from detector.engine.figures import Pixels, write_figures, write_worst
+from detector.engine.precision import Precision
+from detector.engine.run_folder import RunFolder
+from detector.evaluation import coco
+from detector.evaluation.analysis import analyse
+from detector.evaluation.calibrators import Calibrator
+from detector.layouts import Layout
+from detector.model_config import PostprocessConfig
+from detector.models.postprocess import postprocess
+from detector.structures import Batch, Targets, to_device
+
+Row = dict[str, Any]
+Truth = dict[str, list[Row]]
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    layout: Layout,
+    batches: Iterable[tuple[Batch, Targets]],
+    *,
+    category_ids: tuple[int, ...],
+    config: PostprocessConfig,
+    device: torch.device,
+    precision: Precision,
+) -> list[Row]:
+    """Detections of all images as rows of COCO's results format, in the order of the batches."""
+    rows: list[Row] = []
+    model.eval()
+    for batch, _ in batches:
+        batch = to_device(batch, device)
+        with precision.autocast(device):
+            predictions = model(batch)
+        for image_id, found in zip(
+            batch.image_ids, postprocess(predictions, layout, batch, config), strict=True
+        ):
+            rows += coco.results(
+                image_id,
+                found.boxes.cpu().double().numpy(),
+                found.scores.cpu().double().numpy(),
+                found.labels.cpu().numpy(),
+                category_ids,
+            )
+    return rows
+
+
+def detect_all(
+    model: nn.Module,
+    layout: Layout,
+    dataset: Dataset,
+    *,
+    augment: Augmentation,
+    config: Config,
+    world: World,
+    precision: Precision,
+) -> list[Row]:
+    """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
+    batches = evaluation_batches(
+        dataset,
+        augment,
+        images_per_group=config.evaluation.images_per_group,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=config.loader.workers,
+        timeout=config.loader.timeout,
+        limit=config.evaluation.limit,
+    )
+    rows = detect(
+        model,
+        layout,
+        batches,
+        category_ids=dataset.annotations.category_ids,
+        config=config.model.postprocess,
+        device=world.device,
+        precision=precision,
+    )
+    return coco.sort_results([row for part in world.gather(rows) for row in part])
+
+
+def score(
+    model: nn.Module,
+    layout: Layout,
+    dataset: Dataset,
+    *,
+    augment: Augmentation,
+    config: Config,
+    world: World,
+    precision: Precision,
+    folder: RunFolder | None = None,
+    calibrator: Calibrator | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """COCO metrics of a model on a data set, the same on every rank, with the seconds they took.
+
+    Written with the detections to metrics.json and detections.json where a folder is given; of an
+    analysis, the pictures too, and it has intervals only then, since they take the most time.
+    calibrator: maps the scores first. seed: of the intervals.
+    """
+    began = time.perf_counter()
+    rows = detect_all(
+        model,
+        layout,
+        dataset,
+        augment=augment,
+        config=config,
+        world=world,
+        precision=precision,
+    )
+    metrics: dict[str, Any] = {}
+    if world.is_main:
+        annotations = first(dataset.annotations, config.evaluation.limit)
+        truth = coco.ground_truth(annotations)
+        if calibrator is not None:
+            rows = coco.sort_results(calibrated(rows, calibrator, annotations.category_ids))
+        has_end = folder is not None
+        metrics = measure(truth, rows, config.evaluation, with_intervals=has_end, seed=seed)
+        if folder is not None:
+            index = {int(image_id): i for i, image_id in enumerate(dataset.annotations.image_ids)}
+            write_pictures(
+                truth, rows, metrics, config.evaluation, folder, lambda i: dataset.image(index[i])
+            )
+        metrics["seconds"] = time.perf_counter() - began
+        if folder is not None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.detections.write_text(json.dumps(rows))
+            write_metrics(folder.metrics, metrics)
+    return world.broadcast(metrics)
+
+
+def measure(
+    truth: Truth,
+    rows: list[Row],
+    config: EvaluationConfig,
+    *,
+    with_intervals: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """COCO's numbers, with `analysis` where the config asks for it."""
+    metrics = coco.evaluate(truth, rows, evaluator=config.evaluator)
+    if config.analysis:
+        draws = config.draws if with_intervals else 0
+        report = analyse(truth, rows, draws=draws, seed=seed, top=max(config.worst, 5))
+        metrics["analysis"] = report.to_dict()
+    return metrics
+
+
+def write_pictures(
+    truth: Truth,
+    rows: list[Row],
+    metrics: dict[str, Any],
+    config: EvaluationConfig,
+    folder: RunFolder,
+    pixels: Pixels | None,
+) -> None:
+    """Those of the analysis, where there is one and pictures are wanted.
+
+    pixels: image id to (H, W, 3) pixels; None: the images are not there to be drawn on.
+    """
+    if "analysis" not in metrics or not config.pictures:
+        return
+    write_figures(metrics["analysis"], folder.figures)
+    if pixels is not None:
+        write_worst(metrics["analysis"], truth, rows, pixels, folder.worst, config.worst)
+
+
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """metrics.json."""
+    path.write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+def calibrated(rows: list[Row], calibrator: Calibrator, category_ids: tuple[int, ...]) -> list[Row]:
+    """Copies of rows with calibrated scores; category_ids: of the K classes."""
+    place = {category: k for k, category in enumerate(category_ids)}
+    scores = np.array([row["score"] for row in rows], dtype=np.float64)
+    labels = np.array([place[row["category_id"]] for row in rows], dtype=np.int64)
+    mapped = calibrator(scores, labels).tolist()
+    return [{**row, "score": score} for row, score in zip(rows, mapped, strict=True)]
+
+
+def first(annotations: Annotations, limit: int | None) -> Annotations:
+    """Those of the first images by id."""
+    return annotations if limit is None else annotations.select(range(min(limit, len(annotations))))

@@ -1,0 +1,119 @@
+"""COCO's ground truth and results from JSON files of any origin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detector.errors import DataError
+from detector.evaluation import coco
+
+Row = dict[str, Any]
+Truth = dict[str, list[Row]]
+
+WHOLE = {"id", "image_id", "category_id"}
+"""Keys whose values are integers."""
+
+NEEDED = {
+    "images": ("id",),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "detections": ("image_id", "category_id", "bbox", "score"),
+}
+"""What an entry has to have. Ids of annotations may repeat or be absent: they mean nothing."""
+
+
+def read_ground_truth(path: Path) -> Truth:
+    """Images, categories and annotations as they are in the file, boxes without area included.
+
+    A missing area is that of the box. Raises DataError naming the file, the entry and its id.
+    """
+    content = load(path, "annotations")
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is not an object with images, annotations and categories")
+    truth = {}
+    for group in ("images", "categories", "annotations"):
+        if group not in content:
+            raise DataError(f"{path}: {group!r} is missing")
+        truth[group] = _rows(path, group, content[group])
+    for i, row in enumerate(truth["annotations"]):
+        area = row.get("area")
+        if area is not None and not _is_number(area):
+            raise DataError(f"{path}: annotations[{i}] ({_who(row)}): area {area!r} is no number")
+        if area is None:
+            truth["annotations"][i] = {**row, "area": row["bbox"][2] * row["bbox"][3]}
+    try:
+        coco.check_ground_truth(truth)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return truth
+
+
+def read_detections(path: Path, truth: Truth) -> list[Row]:
+    """COCO results on this ground truth. Raises DataError naming the file, the entry and its id."""
+    rows = _rows(path, "detections", load(path, "detections"))
+    try:
+        coco.check_detections(truth, rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return rows
+
+
+def load(path: Path, key: str) -> Any:
+    """The content of a JSON file. Raises DataError where there is none, or it is no JSON."""
+    if not path.is_file():
+        raise DataError(f"{key}={path}: there is no such file")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # of the text, of UTF-8, of endless brackets
+        raise DataError(f"{path}: is not JSON: {error}") from None
+
+
+def _rows(path: Path, group: str, rows: Any) -> list[Row]:
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: {group} is not a list")
+    for i, row in enumerate(rows):
+        fault = _fault(row, NEEDED[group])
+        if fault:
+            raise DataError(f"{path}: {group}[{i}]{_named(row)}: {fault}")
+    return rows
+
+
+def _fault(row: Any, needed: tuple[str, ...]) -> str | None:
+    """What is wrong with an entry."""
+    if not isinstance(row, dict):
+        return "is not an object"
+    for key in needed:
+        if key not in row:
+            return f"{key!r} is missing"
+        value = row[key]
+        if key in WHOLE and not (isinstance(value, int) and abs(value) < 2**63):
+            return f"{key} {value!r} is no integer of 64 bits"
+        if key == "score" and not _is_number(value):
+            return f"score {value!r} is no number"
+        if key == "bbox" and not _is_box(value):
+            return f"bbox {value!r} is not four numbers: x, y, width and height from 0"
+    return None
+
+
+def _is_box(value: Any) -> bool:
+    """NaN passes: it is refused later, with its place."""
+    if not (isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))):
+        return False
+    return not (value[2] < 0 or value[3] < 0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _named(row: Any) -> str:
+    who = _who(row) if isinstance(row, dict) else ""
+    return f" ({who})" if who else ""
+
+
+def _who(row: Row) -> str:
+    """The ids by which a reader finds an entry again."""
+    words = {"id": "id", "image_id": "image"}
+    return ", ".join(f"{word} {row[key]!r}" for key, word in words.items() if key in row)
