@@ -56,11 +56,12 @@ class CalibrateConfig:
     checkpoint: str
     output: str
     overwrite: bool = False
-    method: Literal["platt", "temperature", "isotonic", "link", "none"] = "platt"
+    method: Literal["platt", "temperature", "isotonic", "link_inverse", "none"] = "platt"
     target: Literal["hit", "iou"] = "hit"
     min_detections: int = 50
     miss: float = 1.0
     false_alarm: float = 1.0
+    anchors: bool = False
     draws: int = 500
     seed: int = 0
     data_root: str | None = None
@@ -238,3 +239,47 @@ class PlotLossesConfig:
         require_at_least(1, self, "width")
         for key in ("panels", "formats"):
             require(len(getattr(self, key)) > 0, f"{key}: none given, at least one is needed")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """One call of `tools/audit.py`. See `configs/audit.yaml` for what each key means.
+
+    train: all the other keys.
+    """
+
+    train: Config
+    limit: int | None = None
+    loss_images: int = 16
+    page: bool = True
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "limit", "loss_images")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """One call of `tools/compare.py`. See `configs/compare.yaml` for what each key means.
+
+    train: all the other keys.
+    """
+
+    train: Config
+    losses: tuple[str, ...]
+    seeds: int = 3
+    parallel: int = 1
+    points: int = 6
+    lr_search: tuple[float, ...] = ()
+    draws: int = 500
+
+    def __post_init__(self) -> None:
+        require(len(self.losses) > 0, "losses: none given, at least one is needed")
+        require_at_least(1, self, "seeds", "parallel", "points")
+        require_at_least(100, self, "draws")
+        is_sound = all(0 < factor < float("inf") for factor in self.lr_search)
+        require(is_sound, f"lr_search: {list(self.lr_search)} given, factors above 0 are needed")
+        is_single = len(set(self.lr_search)) == len(self.lr_search)
+        require(is_single, f"lr_search: {list(self.lr_search)} given, one of them is there twice")
+        require(self.train.resume is None, "resume: the same command goes on by itself")
+        require(not self.train.overwrite, "overwrite: a new study needs a folder of its own")
+        require(self.train.seed == 0, "seed: seeds says how many there are, from 0 on")

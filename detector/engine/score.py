@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,6 +23,7 @@ from detector.engine.run_folder import RunFolder
 from detector.evaluation import coco
 from detector.evaluation.analysis import analyse
 from detector.evaluation.calibrators import Calibrator
+from detector.evaluation.held_out import rescored
 from detector.layouts import Layout
 from detector.model_config import PostprocessConfig
 from detector.models.postprocess import postprocess
@@ -131,7 +131,7 @@ def score(
         annotations = first(dataset.annotations, config.evaluation.limit)
         truth = coco.ground_truth(annotations)
         if calibrator is not None:
-            rows = coco.sort_results(calibrated(rows, calibrator, annotations.category_ids))
+            rows = coco.sort_results(rescored(rows, calibrator, annotations.category_ids))
         has_end = folder is not None
         metrics = measure(truth, rows, config.evaluation, with_intervals=has_end, seed=seed)
         if folder is not None:
@@ -186,15 +186,6 @@ def write_pictures(
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """metrics.json."""
     path.write_text(json.dumps(metrics, indent=1) + "\n")
-
-
-def calibrated(rows: list[Row], calibrator: Calibrator, category_ids: tuple[int, ...]) -> list[Row]:
-    """Copies of rows with calibrated scores; category_ids: of the K classes."""
-    place = {category: k for k, category in enumerate(category_ids)}
-    scores = np.array([row["score"] for row in rows], dtype=np.float64)
-    labels = np.array([place[row["category_id"]] for row in rows], dtype=np.int64)
-    mapped = calibrator(scores, labels).tolist()
-    return [{**row, "score": score} for row, score in zip(rows, mapped, strict=True)]
 
 
 def first(annotations: Annotations, limit: int | None) -> Annotations:

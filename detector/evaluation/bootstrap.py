@@ -9,7 +9,7 @@ thresholds) stays as it is over the draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,28 @@ class Statistic:
     def of_all(self) -> float | None:
         """The measure of the set as it is, None where it is not defined."""
         return known(self.value(self.total()[None])[0])
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of a measure over several sets of detections on the same images.
+
+    A draw takes the same images in all of them: its interval is that of other images, not of other
+    sets.
+    """
+    widths = [statistic.sums.shape[1] for statistic in statistics]
+    cuts = np.cumsum(widths)[:-1]
+    noises = [statistic.noise for statistic in statistics]
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        parts = zip(statistics, np.split(sums, cuts, axis=1), strict=True)
+        return np.mean([statistic.value(part) for statistic, part in parts], axis=0)
+
+    def noise(sums: np.ndarray, total: np.ndarray) -> np.ndarray:
+        parts = zip(noises, np.split(sums, cuts, axis=1), np.split(total, cuts), strict=True)
+        return np.mean([own(part, whole) for own, part, whole in parts if own], axis=0)
+
+    joined = sparse.csr_array(sparse.hstack([statistic.sums for statistic in statistics]))
+    return Statistic(joined, value, noise if all(noises) else None)
 
 
 @dataclass(frozen=True)

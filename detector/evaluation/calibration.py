@@ -8,7 +8,7 @@ IoU and matching differ: each number goes with its convention in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -206,8 +206,17 @@ TAUS = tuple(sorted({definition.tau for definition in MEASURES}))
 
 def measure(found: dict[float, Outcomes], *, draws: int = 0, seed: int = 0) -> dict[str, Measure]:
     """Every measure of `MEASURES`; found: outcomes at each IoU of `TAUS`."""
-    statistics = {m.name: m.statistic(found[m.tau]) for m in MEASURES}
-    num_images = next(iter(found.values())).num_images
+    return measure_mean([found], draws=draws, seed=seed)
+
+
+def measure_mean(
+    sets: Sequence[dict[float, Outcomes]], *, draws: int = 0, seed: int = 0
+) -> dict[str, Measure]:
+    """The mean of every measure over sets of detections on the same images; detections: of all."""
+    statistics = {
+        m.name: bootstrap.mean_of([m.statistic(found[m.tau]) for found in sets]) for m in MEASURES
+    }
+    num_images = next(iter(sets[0].values())).num_images
     spans = bootstrap.intervals(statistics, num_images, draws=draws, seed=seed)
     return {
         m.name: Measure(
@@ -215,7 +224,7 @@ def measure(found: dict[float, Outcomes], *, draws: int = 0, seed: int = 0) -> d
             low=spans[m.name].low,
             high=spans[m.name].high,
             floor=spans[m.name].floor,
-            detections=len(found[m.tau]),
+            detections=sum(len(found[m.tau]) for found in sets),
             convention=m.convention,
         )
         for m in MEASURES
