@@ -78,6 +78,25 @@ class CalibrateConfig:
 
 
 @dataclass(frozen=True)
+class CalibrationStudyConfig:
+    """One call of `tools/calibration_study.py`. See `configs/calibration_study.yaml`."""
+
+    folder: str
+    losses: tuple[str, ...] = ()
+    output: str = "docs/studies/calibration_bccd.json"
+    page: str = "docs/calibration.md"
+    min_detections: int = 50
+    draws: int = 500
+    seed: int = 0
+    data_root: str | None = None
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "min_detections")
+        require_at_least(0, self, "draws", "seed")
+
+
+@dataclass(frozen=True)
 class PredictConfig:
     """One call of `tools/predict.py`. See `configs/predict.yaml` for what each key means."""
 

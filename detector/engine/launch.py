@@ -144,11 +144,13 @@ def launch(
     folder: Path,
     machine: Machine | None = None,
     say: Callable[[str], None] = print,
+    look: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Runs all jobs, and what became of each, in their order.
 
     Finished folders are skipped, unfinished ones gone on with; a job that fails stops no other. On
-    SIGTERM or SIGUSR1 the runs are told to save, and no further one is begun.
+    SIGTERM or SIGUSR1 the runs are told to save, and no further one is begun. say: told of each
+    start and end. look: called several times a second while runs go on.
     """
     require_different_names(jobs)
     machine = machine or Machine()
@@ -176,6 +178,7 @@ def launch(
             result = result_of(each.job, folder, each.process.returncode)
             results[each.job.name] = result
             say(f"{each.job.name}: {result.state}{_because(result)}")
+        look()
         time.sleep(POLL if running else 0)
     none = "not started"
     return [results.get(j.name, Result(j.name, folder / j.name, "none", 75, none)) for j in jobs]

@@ -60,6 +60,8 @@ class State:
     best_metric: float = -1.0
     evaluated: int = 0
     """The step whose weights were scored last."""
+    images: str = ""
+    """What the steps were made of: a chain over image ids and random keys, in their order."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
@@ -67,6 +69,7 @@ class State:
             "step": self.step,
             "best_metric": self.best_metric,
             "evaluated": self.evaluated,
+            "images": self.images,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "loss": self.loss.state_dict(),
@@ -80,6 +83,7 @@ class State:
         self.step = state["step"]
         self.best_metric = state["best_metric"]
         self.evaluated = state["evaluated"]
+        self.images = state.get("images", "")  # of older versions: unknown
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -203,7 +207,7 @@ def synchronized(model: Detector, config: Config, world: World) -> Detector:
     require(is_live, "sync_batchnorm: true given, but the model has no live batch norm")
     is_gpu = world.device.type == "cuda"
     require(is_gpu, f"sync_batchnorm: true given, but device is {world.device}; a GPU is needed")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world.size > 1 else model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world.size > 1 else model  # type: ignore[return-value]
 
 
 def split_batch(config: Config, world_size: int) -> tuple[int, int]:

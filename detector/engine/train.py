@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -66,6 +68,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]
+            state.images = chained(state.images, micro)
         with explained(state.step + 1, micro):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock)
@@ -120,6 +123,16 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         log.say(clock.table())
     saver.require_saved()
     return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
+
+
+def chained(before: str, micro: MicroBatches) -> str:
+    """16 hex digits of what was seen before, and of this rank's images of the step in their order.
+
+    The keys are in it, so equal chains also mean equal random draws of the augmentation.
+    """
+    seen = [(batch.image_ids, targets.keys.tolist()) for batch, targets in micro]
+    flat = [list(chain.from_iterable(column)) for column in zip(*seen, strict=True)]
+    return hashlib.sha256(f"{before} {flat}".encode()).hexdigest()[:16]
 
 
 def evaluation_is_due(setup: Setup, state: State) -> bool:

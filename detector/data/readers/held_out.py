@@ -1,0 +1,52 @@
+"""A part of another set's train split in the place of its val split, which stays untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.data.readers.base import Dataset, Reader, Split
+from detector.registry import DATASETS
+from detector.schema import Plug, require
+
+
+@DATASETS.register("held_out")
+class HeldOutReader(Reader):
+    """Splits the train split of a set in two: to train on, and to choose by.
+
+    of: the set, as its own yaml has it, with its `name`. share: of its train images that are held
+    out, at least one. seed: of the draw. The same images for the same seed and number of images.
+    """
+
+    def __init__(self, *, of: Any = None, share: float = 0.2, seed: int = 0) -> None:
+        is_set = isinstance(of, Mapping) and isinstance(of.get("name"), str)
+        require(is_set, f"of: a set with a `name` is needed, {of!r} given")
+        require(0 < share < 1, f"share: {share} given, above 0 and below 1 is allowed")
+        options = {key: value for key, value in of.items() if key != "name"}
+        self._reader = DATASETS.build(Plug(of["name"], options))
+        self._share, self._seed = share, seed
+
+    def read(self, split: Split) -> Dataset:
+        """The images that are kept, or those held out, each in the order of their ids."""
+        whole = self._reader.read("train")
+        number = len(whole)
+        require(number > 1, f"of: {whole.name} has {number} image, 2 are needed to hold one out")
+        order = np.random.default_rng(self._seed).permutation(number)
+        num_held = min(number - 1, max(1, round(self._share * number)))
+        chosen = order[:num_held] if split == "val" else order[num_held:]
+        word = "held out" if split == "val" else "kept"
+        return Part(f"{whole.name} ({word})", whole, np.sort(chosen))
+
+
+class Part(Dataset):
+    """Some images of a set. indices (I,): theirs in the whole."""
+
+    def __init__(self, name: str, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        super().__init__(name, whole.annotations.select(indices))
+        self._whole, self._indices = whole, indices
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self._whole.image(int(self._indices[index]))

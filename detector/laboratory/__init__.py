@@ -1,0 +1,1 @@
+"""Which loss, for this data? What is measured around runs, before them and over many of them."""
