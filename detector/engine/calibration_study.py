@@ -1,0 +1,171 @@
+"""How well scores of several losses are calibrated, from the folders of finished runs.
+
+Nothing is trained and no model is run: a run folder holds its detections, its config the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from detector.config import Config, from_plain
+from detector.data.annotations import Annotations
+from detector.engine.calibrated import link_of
+from detector.engine.calibration_page import write_block
+from detector.engine.evaluate import at_root
+from detector.engine.run_folder import RunFolder
+from detector.errors import ConfigError, DataError
+from detector.evaluation import calibration, coco, held_out
+from detector.evaluation.calibrators import Calibrator
+from detector.evaluation.curves import mean
+from detector.evaluation.held_out import Halves
+from detector.registry import DATASETS, LOSSES
+from detector.tool_config import CalibrationStudyConfig
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has to say. fitted: by method, those that a loss has and that could be fitted."""
+
+    loss: str
+    seed: int
+    ap: float | None
+    halves: Halves
+    fitted: dict[str, Calibrator | None]
+    held_out_ap: dict[str, float | None]
+
+
+def study(asked: CalibrationStudyConfig) -> Table:
+    """Writes the numbers of all finished runs below the folder, and the tables into the page.
+
+    Raises ConfigError where there is no finished run, DataError where runs are of other data.
+    """
+    folders = find(Path(asked.folder), asked.losses)
+    configs = [read_config(folder, asked.data_root) for folder in folders]
+    val = val_annotations(configs, folders)
+    truth = coco.ground_truth(val)
+    runs = [
+        read_run(folder, config, truth, asked)
+        for folder, config in zip(folders, configs, strict=True)
+    ]
+    names = list(dict.fromkeys(run.loss for run in runs))
+    found = {
+        "data": configs[0].data.name,
+        "images": {
+            "fit": int(runs[0].halves.chosen.sum()),
+            "test": int((~runs[0].halves.chosen).sum()),
+        },
+        "steps": sorted({read_steps(folder) for folder in folders}),
+        "draws": asked.draws,
+        "seed": asked.seed,
+        "conventions": {m.name: m.convention for m in calibration.MEASURES},
+        "losses": {name: of_loss([r for r in runs if r.loss == name], asked) for name in names},
+    }
+    target = Path(asked.output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    write_block(Path(asked.page), found)
+    return found
+
+
+def find(folder: Path, losses: Sequence[str]) -> list[Path]:
+    """The finished runs FOLDER/runs/LOSS/seed_N, of the given losses in their order."""
+    known = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
+    unknown = [name for name in losses if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"losses: {', '.join(unknown)} not among {folder / 'runs'}: {', '.join(known) or '-'}"
+        )
+    chosen = losses or known
+    found = [path for name in chosen for path in sorted((folder / "runs" / name).glob("seed_*"))]
+    done = [path for path in found if RunFolder(path).read_status().get("state") == "done"]
+    if not done:
+        raise ConfigError(f"folder: {folder} holds no finished run under runs/LOSS/seed_N")
+    return done
+
+
+def read_config(folder: Path, data_root: str | None) -> Config:
+    """The config of a run, its data where they lie now."""
+    return at_root(from_plain(yaml.safe_load(RunFolder(folder).config.read_text())), data_root)
+
+
+def read_steps(folder: Path) -> int:
+    """How many steps a run took."""
+    return int(RunFolder(folder).read_status()["step"])
+
+
+def val_annotations(configs: Sequence[Config], folders: Sequence[Path]) -> Annotations:
+    """Those of the val split, which all runs have to share."""
+    for config, folder in zip(configs, folders, strict=True):
+        if config.data != configs[0].data:
+            raise DataError(f"{folder}: other data than {folders[0]}; a comparison needs the same")
+        if config.evaluation.limit is not None:
+            raise DataError(f"{folder}: evaluation.limit is {config.evaluation.limit}, not null")
+    return DATASETS.build(configs[0].data).read("val").annotations
+
+
+def read_run(folder: Path, config: Config, truth: Any, asked: CalibrationStudyConfig) -> Run:
+    """The detections of a run in halves, and all calibrators that can be fitted to one."""
+    run = RunFolder(folder)
+    rows = json.loads(run.detections.read_text())
+    halves = held_out.halve(truth, rows, seed=asked.seed)
+    link = link_of(LOSSES.build(config.loss, len(truth["categories"])))
+    fitted: dict[str, Calibrator | None] = {}
+    for method in held_out.methods_for(link):
+        try:
+            fitted[method] = held_out.fit(
+                halves, method, link=link, target="hit", min_detections=asked.min_detections
+            )
+        except DataError:  # nothing right, or nothing wrong, to learn from: the page says so
+            continue
+    return Run(
+        loss=config.loss.name,
+        seed=config.seed,
+        ap=json.loads(run.metrics.read_text())["AP"],
+        halves=halves,
+        fitted=fitted,
+        held_out_ap={
+            method: held_out.average_precision(truth, rows, halves, own)
+            for method, own in fitted.items()
+        },
+    )
+
+
+def of_loss(runs: Sequence[Run], asked: CalibrationStudyConfig) -> Table:
+    """Each run, and the mean over its seeds with intervals from the same draws of images."""
+    common = [m for m in runs[0].fitted if all(m in run.fitted for run in runs)]
+    return {
+        "seeds": [run.seed for run in runs],
+        "AP": {"seeds": [run.ap for run in runs], "mean": _mean([run.ap for run in runs])},
+        "mean": {method: measured(runs, method, asked) for method in common},
+        "runs": {
+            str(run.seed): {method: measured([run], method, asked) for method in run.fitted}
+            for run in runs
+        },
+    }
+
+
+def measured(runs: Sequence[Run], method: str, asked: CalibrationStudyConfig) -> Table:
+    """AP and every measure of a method on the held-out half, means over the runs."""
+    tables = held_out.measured(
+        [run.halves for run in runs],
+        [run.fitted[method] for run in runs],
+        draws=asked.draws,
+        seed=asked.seed,
+    )
+    for rows in tables.values():
+        for row in rows.values():
+            del row["convention"]  # stated once, for all
+    return {"AP": _mean([run.held_out_ap[method] for run in runs]), **tables}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return mean(np.array(values, dtype=np.float64))
