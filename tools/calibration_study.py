@@ -1,4 +1,4 @@
-"""Calibration of finished runs for docs/calibration.md: `... calibration_study.py folder=FOLDER`."""
+"""Calibration of finished runs, for the page: `python tools/calibration_study.py folder=FOLDER`."""
 
 from __future__ import annotations
 

@@ -131,7 +131,10 @@ def evaluate_detections(asked: EvaluateConfig) -> dict[str, Any]:
     folder = RunFolder(Path(asked.output_dir or source.parent / "evaluation"))
     folder.require_writable()
     truth = files.read_ground_truth(Path(str(asked.annotations)))
-    rows = coco.sort_results(files.read_detections(source, truth))
+    rows = files.read_detections(source, truth)
+    if config.analysis:
+        files.check_scores(source, rows)
+    rows = coco.sort_results(rows)
     pixels = pixels_of(truth, asked.images) if asked.images is not None else None
     metrics = measure(truth, rows, config, seed=asked.seed)
     folder.path.mkdir(parents=True, exist_ok=True)

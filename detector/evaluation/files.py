@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def read_detections(path: Path, truth: Truth) -> list[Row]:
     return rows
 
 
+def check_scores(path: Path, rows: list[Row]) -> None:
+    """Raises DataError for a score that cannot be a probability, which COCO's numbers allow."""
+    for i, row in enumerate(rows):
+        if not 0 <= row["score"] <= 1:
+            raise DataError(
+                f"{path}: detections[{i}] ({_who(row)}): score {row['score']} given, an analysis "
+                "needs 0 to 1; analysis=false leaves it out"
+            )
+
+
 def load(path: Path, key: str) -> Any:
     """The content of a JSON file. Raises DataError where there is none, or it is no JSON."""
     if not path.is_file():
@@ -93,15 +104,14 @@ def _fault(row: Any, needed: tuple[str, ...]) -> str | None:
         if key == "score" and not _is_number(value):
             return f"score {value!r} is no number"
         if key == "bbox" and not _is_box(value):
-            return f"bbox {value!r} is not four numbers: x, y, width and height from 0"
+            return f"bbox {value!r} is not four finite numbers: x, y, width and height from 0"
     return None
 
 
 def _is_box(value: Any) -> bool:
-    """NaN passes: it is refused later, with its place."""
     if not (isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))):
         return False
-    return not (value[2] < 0 or value[3] < 0)
+    return all(map(math.isfinite, value)) and value[2] >= 0 and value[3] >= 0
 
 
 def _is_number(value: Any) -> bool:
