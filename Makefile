@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train losses every-loss test guarantees check tensorboard clean
+.PHONY: help train losses every-loss compare test guarantees check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -29,6 +29,9 @@ losses: $(INSTALLED) ## train LOSSES on the generated set, one after another, in
 every-loss: ## the same with every loss there is, for seconds each: whether they all train
 	$(MAKE) --no-print-directory losses FOLDER=runs/every-loss \
 	  LOSSES="$(basename $(notdir $(wildcard configs/loss/*.yaml)))" ARGS="experiment=smoke $(ARGS)"
+
+compare: $(INSTALLED) ## train 6 losses with 3 seeds on generated data: a report (25 minutes)
+	$(PYTHON_OF_VENV) tools/compare.py experiment=compare_generated output_dir=runs/compare $(ARGS)
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)

@@ -290,6 +290,8 @@ class CompareConfig:
     points: int = 6
     lr_search: tuple[float, ...] = ()
     draws: int = 500
+    sweep: tuple[str, ...] = ()
+    probes: bool = True
 
     def __post_init__(self) -> None:
         require(len(self.losses) > 0, "losses: none given, at least one is needed")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cli
 from omegaconf import DictConfig
 
-OWN = ("losses", "seeds", "parallel", "points", "lr_search", "draws")
+OWN = ("losses", "seeds", "parallel", "points", "lr_search", "draws", "sweep", "probes")
 
 
 def compare(node: DictConfig) -> None:
@@ -37,9 +38,14 @@ def compare(node: DictConfig) -> None:
         values = config.plain_values(cli.compose(args.config_name or "compare", more))
         return {key: value for key, value in values.items() if key not in OWN}
 
-    from detector.laboratory.compare import compare as run  # torch takes seconds
+    folder = Path(checked.train.output_dir or "runs/compare")
+    if checked.sweep:
+        from detector.laboratory.sweep import sweep  # torch takes seconds
 
-    sys.exit(run(checked, compose, base))
+        sys.exit(sweep(checked, compose, folder))
+    from detector.laboratory.compare import compare as run
+
+    sys.exit(run(checked, compose, base, folder))
 
 
 if __name__ == "__main__":

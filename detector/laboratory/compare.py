@@ -37,14 +37,14 @@ class Plan:
     data: Plain
 
 
-def compare(config: CompareConfig, compose: Compose, base: Plain) -> int:
-    """Trains what is not trained, collects and reports; the exit code.
+def compare(config: CompareConfig, compose: Compose, base: Plain, folder: Path) -> int:
+    """Trains what is not trained, collects and reports into a folder; the exit code.
 
     compose: the plain config of a run with further overrides. base: the same without any.
     Raises ConfigError where the folder holds another study, or arms did not see the same images.
     """
     arms = study.arms_of(config.losses)
-    files = Files(Path(config.train.output_dir or "runs/compare"))
+    files = Files(folder)
     RunFolder(files.folder).require_writable()
     plan = make_plan(arms, config, compose, base)
     machine = Machine(parallel=config.parallel, gpus=launch.visible_gpus())
@@ -70,6 +70,8 @@ def make_plan(arms: list[Arm], config: CompareConfig, compose: Compose, base: Pl
     train, val = reader.read("train").annotations, reader.read("val").annotations
     steps = count_steps(checked, len(train))
     base = study.with_rhythm(base, steps, config.points)
+    if "probe" in base:
+        base["probe"]["enabled"] = config.probes
     configs = {arm.name: study.conditions(arm, compose, base) for arm in arms}
     for plain in configs.values():
         check(plain)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.readers.base import Dataset, Reader, Split
 from detector.registry import DATASETS
 from detector.schema import Plug, require
+
+GENERATED = Plug("generated", {})
 
 
 @DATASETS.register("held_out")
@@ -21,12 +20,10 @@ class HeldOutReader(Reader):
     out, at least one. seed: of the draw. The same images for the same seed and number of images.
     """
 
-    def __init__(self, *, of: Any = None, share: float = 0.2, seed: int = 0) -> None:
-        is_set = isinstance(of, Mapping) and isinstance(of.get("name"), str)
-        require(is_set, f"of: a set with a `name` is needed, {of!r} given")
+    def __init__(self, *, of: Plug = GENERATED, share: float = 0.2, seed: int = 0) -> None:
         require(0 < share < 1, f"share: {share} given, above 0 and below 1 is allowed")
-        options = {key: value for key, value in of.items() if key != "name"}
-        self._reader = DATASETS.build(Plug(of["name"], options))
+        require(seed >= 0, f"seed: {seed} given, at least 0 is needed")
+        self._reader = DATASETS.build(of)
         self._share, self._seed = share, seed
 
     def read(self, split: Split) -> Dataset:
