@@ -33,7 +33,7 @@ class Task:
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Called before the time is up: the same again, which goes on with what was saved."""
-        import submitit
+        import submitit  # type: ignore[import-not-found]
 
         return submitit.helpers.DelayedSubmission(self)
 
@@ -54,7 +54,7 @@ def launch(
     a parameter that it does not know.
     """
     try:
-        import submitit
+        import submitit  # type: ignore[import-not-found]
     except ImportError:
         raise ConfigError("executor: submitit is needed: pip install submitit") from None
     require_different_names(jobs)

@@ -21,14 +21,15 @@ Kind = Literal["nan", "oom", "sigterm", "sigusr1", "sigkill", "raise", "hang"]
 class FaultInjector:
     """Does `kind` in the step-th step (1, 2, ...) on a rank, or on all of them (None).
 
-    once: the path of a file that is made when it happens; where it is there, nothing happens, so
-    that a run that is started again goes on.
+    steps: in how many steps in a row. once: the path of a file that is made when it happens; where
+    it is there, nothing happens, so that a run that is started again goes on.
     """
 
     kind: Kind
     step: int
     rank: int | None = None
     once: str | None = None
+    steps: int = 1
 
     def install(self) -> Callable[[], None]:
         """Puts the fault before each step's gradient, where a step begins; what takes it out."""
@@ -36,7 +37,8 @@ class FaultInjector:
 
         def backward(setup: Any, state: Any, *rest: Any) -> Any:
             FocalLoss.forward = forward  # type: ignore[method-assign]  # spoiled for one step
-            is_here = self.rank in (None, setup.world.rank) and state.step + 1 == self.step
+            is_now = 0 <= state.step + 1 - self.step < self.steps
+            is_here = self.rank in (None, setup.world.rank) and is_now
             if not is_here or (self.once is not None and os.path.exists(self.once)):
                 return original(setup, state, *rest)
             if self.once is not None:

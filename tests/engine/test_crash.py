@@ -25,8 +25,8 @@ def inject() -> Iterator[Inject]:
     """Installs a `FaultInjector`, which is taken out after the test."""
     removals: list[Callable[[], None]] = []
 
-    def install(kind: Kind, step: int) -> None:
-        removals.append(FaultInjector(kind, step).install())
+    def install(kind: Kind, step: int, steps: int = 1) -> None:
+        removals.append(FaultInjector(kind, step, steps=steps).install())
 
     yield install
     for remove in reversed(removals):
@@ -60,8 +60,7 @@ def test_a_kept_step_is_the_run_as_it_was_before(tmp_path: Path, inject: Inject)
 def test_the_message_names_the_image_the_term_and_how_to_repeat_it(
     tmp_path: Path, inject: Inject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for step in (2, 3):
-        inject("nan", step=step)
+    inject("nan", step=2, steps=2)
     with pytest.raises(DivergedError, match="2 times in a row; the last images were"):
         go(tiny(tmp_path / "run", max_bad_steps=2))
     assert f"python tools/replay.py folder={tmp_path / 'run'} repeats it" in capsys.readouterr().out
