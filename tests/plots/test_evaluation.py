@@ -1,0 +1,52 @@
+"""Reliability diagrams and precision-recall curves: what they show is what they were given."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from detector.plots.precision_recall import draw_precision_recall
+from detector.plots.reliability import draw_reliability
+from detector.plots.style import styled
+
+DIAGRAM = {
+    "edges": [0.0, 0.5, 1.0],
+    "counts": [1200, 0],
+    "right": [300, 0],
+    "scores": [0.4, None],
+    "targets": [0.25, None],
+}
+
+
+def test_a_bar_is_the_share_that_is_right_the_dot_the_mean_score_and_each_has_its_count() -> None:
+    with styled():
+        figure = draw_reliability({"cat": DIAGRAM})
+    (axis,) = figure.axes
+    (bar,) = axis.patches
+    assert bar.get_height() == 0.25  # type: ignore[attr-defined]
+    assert [tuple(point) for point in axis.collections[0].get_offsets()] == [(0.4, 0.4)]
+    assert [text.get_text() for text in axis.texts] == ["1,200"]
+    assert axis.get_title() == "cat (1,200 detections)"
+
+
+def test_each_diagram_has_a_panel_and_an_empty_one_stays_empty() -> None:
+    empty = {**DIAGRAM, "counts": [0, 0], "scores": [None] * 2, "targets": [None] * 2}
+    with styled():
+        figure = draw_reliability({"cat": DIAGRAM, "dog": empty})
+    first, second = figure.axes
+    assert (len(first.patches), len(second.patches)) == (1, 0)
+    assert second.get_title() == "dog (0 detections)"
+
+
+def test_a_curve_is_labelled_with_its_area_and_a_class_without_objects_says_so() -> None:
+    classes = {"cat": {"precision": [1.0, 0.5, 0.0]}, "dog": None}
+    with styled():
+        figure = draw_precision_recall([0.0, 0.5, 1.0], classes, iou=0.5)
+    (axis,) = figure.axes
+    legend = axis.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["cat: AP 0.500", "dog: no objects"]
+    assert list(axis.lines[0].get_ydata()) == [1.0, 0.5, 0.0]
+    assert axis.get_title() == "IoU 0.5"
