@@ -68,7 +68,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]
-            state.images = chained(state.images, micro)
+            images = chained(state.images, micro)
         with explained(state.step + 1, micro):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock)
@@ -102,7 +102,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
                 log.say(crash.write(setup, state, folder, micro, bad_values))
             if bad_steps >= config.max_bad_steps:
                 raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
-        state.step += 1
+        state.step, state.images = state.step + 1, images
 
         log.advance()
         is_end, wants_stop = state.step == setup.num_steps, stops > 0

@@ -55,6 +55,7 @@ def test_a_kept_step_is_the_run_as_it_was_before(tmp_path: Path, inject: Inject)
     kept = load(tmp_path / "run" / "crash" / "checkpoint.pt")
     assert kept["step"] == before["step"] == 2
     assert kept["model"].keys() == before["model"].keys()
+    assert kept["images"] == before["images"]  # the images of the bad step are not among them
 
 
 def test_the_message_names_the_image_the_term_and_how_to_repeat_it(

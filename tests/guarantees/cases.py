@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
@@ -22,9 +23,10 @@ from detector.errors import ConfigError, Preempted
 from tests.commands import ROOT
 from tests.engine.test_processes import last, status, two
 from tests.engine.test_saving import unreadable_after_kills
-from tests.engine.test_train import StopAfter, assert_same
-from tests.engine.tiny import go, losses, tiny, torchrun
-from tests.guarantees.programs import SOAK, WORKER
+from tests.engine.test_train import StopAfter, assert_same, first_gradient
+from tests.engine.tiny import go, launch, losses, tiny, torchrun
+from tests.guarantees.evaluation import evaluation
+from tests.guarantees.programs import SOAK, STOPS, WORKER
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,47 @@ def is_equal(a: Path, b: Path) -> bool:
     return losses(a) == losses(b)
 
 
-HARD = {
-    "steps": 12,
-    "micro_batch": 2,
-    "loss": {"name": "ghm"},
-    "evaluation": {"every": 4},
-    "ramps": ({"option": "loss.weight", "start": 1.0, "end": 2.0},),
-}
-"""A loss with buffers, averaged weights, accumulation, evaluations, an option on a ramp."""
+def hard(loss: str) -> dict[str, Any]:
+    """A loss with buffers, averaged weights, accumulation, evaluations, an option on a ramp."""
+    return {
+        "steps": 12,
+        "micro_batch": 1,
+        "loss": {"name": loss},
+        "evaluation": {"every": 4},
+        "ema": {"decay": 0.9},
+        "ramps": ({"option": "loss.weight", "start": 1.0, "end": 2.0},),
+    }
 
 
 def resume(folder: Path) -> str:
-    whole = go(tiny(folder / "whole", **HARD))
-    points = random.Random(0).sample(range(1, 12), 10)
-    equal = 0
-    for stop in points:
-        plain = tiny(folder / f"at_{stop}", **HARD, resume="auto")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(StopAfter, "step", stop)
-            patch.setattr(train, "StopRequest", StopAfter)
-            with suppress(Preempted):
-                go(plain)
-        equal += is_equal(whole, go(plain))
-    return f"{equal} of {len(points)} bit-equal to the unbroken run"
+    """Each loss is stopped at ten steps drawn at random of the 11 before the last."""
+    equal = []
+    for seed, loss in enumerate(("ghm", "equalized_focal")):
+        whole = go(tiny(folder / loss, **hard(loss)))
+        points = random.Random(seed).sample(range(1, 12), 10)
+        for stop in points:
+            plain = tiny(folder / f"{loss}_{stop}", **hard(loss), resume="auto")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(StopAfter, "step", stop)
+                patch.setattr(train, "StopRequest", StopAfter)
+                with suppress(Preempted):
+                    go(plain)
+            equal.append(is_equal(whole, go(plain)))
+    return f"{sum(equal)} of {len(equal)} bit-equal to the unbroken run"
+
+
+def resume_two(folder: Path) -> str:
+    """The same of two processes, in one conversation of theirs: GHM at even steps, EFL at odd."""
+    losses_of = {stop: ("ghm", "equalized_focal")[stop % 2] for stop in range(2, 12)}
+    jobs = [
+        [stop, tiny(folder / str(stop), **hard(loss), resume="auto")]
+        for stop, loss in losses_of.items()
+    ]
+    whole = [tiny(folder / loss, **hard(loss)) for loss in ("ghm", "equalized_focal")]
+    argument = json.dumps([whole, jobs])
+    launch(2, STOPS, argument, folder, wanted=folder / "11" / "metrics.json")
+    equal = [is_equal(folder / loss, folder / str(stop)) for stop, loss in losses_of.items()]
+    return f"{sum(equal)} of {len(equal)} bit-equal to the unbroken run of two processes"
 
 
 def kills(folder: Path) -> str:
@@ -149,7 +169,15 @@ def splits(folder: Path) -> str:
     pair = torchrun(2, tiny(folder / "pair", **DOUBLE), folder)
     four = torchrun(4, tiny(folder / "four", **DOUBLE), folder)
     found = [difference(one, other) for other in (accumulated, pair, four)]
-    return f"largest difference of a weight after 20 steps {max(found):.1e}"
+    first = {"steps": 1, "batch_size": 8, "clip": None}
+    first["optim"] = {"name": "sgd", "weight_decay": 0.0}
+    a = first_gradient(go(tiny(folder / "single_one", **first)))
+    b = first_gradient(torchrun(2, tiny(folder / "single_pair", **first), folder))
+    shares = [float((x - y).norm() / x.norm()) for x, y in zip(a, b, strict=True)]
+    return (
+        f"largest difference of a weight after 20 steps {max(found):.1e}; "
+        f"of the first gradient in float32, 1 and 2 processes, {max(shares):.1e} of its norm"
+    )
 
 
 def devices(folder: Path) -> str:
@@ -211,8 +239,12 @@ def soak(folder: Path) -> str:
 
 CASES = {
     "resume": Case(
-        "a stop at 10 random steps of 12: GHM, averaged weights, accumulation, ramp", resume
+        "a stop at 10 random steps of 12, with GHM and with EFL: averaged weights, accumulation, "
+        "evaluations, a loss on a ramp",
+        resume,
     ),
+    "resume_two": Case("the same of two processes, a stop after each of steps 2 to 11", resume_two),
+    "evaluation": Case("images of different shapes scored by 1, 2 and 3 processes", evaluation),
     "kills": Case("SIGKILL at 50 random moments while checkpoints are saved", kills),
     "bits": Case("one random bit of a checkpoint flipped, 200 times", bits),
     "full": Case("no room for a checkpoint", full),

@@ -61,3 +61,41 @@ go(tiny(Path(sys.argv[1]), steps=2000, batch_size=2, save_every=100, log_every=1
         evaluation={"every": 200}, loader={"num_workers": 1}))
 print("GROWTH", json.dumps([b / a - 1 for a, b in zip(*seen)]))
 """
+
+
+STOPS = """
+import json, sys
+from contextlib import suppress
+from detector import distributed
+from detector.config import from_plain
+from detector.engine import train
+from detector.engine.run import run
+from detector.engine.signals import StopRequest
+from detector.errors import Preempted
+from tests.engine.test_train import StopAfter
+
+stop, distributed.stop = distributed.stop, lambda: None  # one conversation for all runs
+wholes, jobs = json.loads(sys.argv[1])
+for plain in wholes:
+    run(from_plain(plain), plain)
+for StopAfter.step, plain in jobs:
+    train.StopRequest = StopAfter
+    with suppress(Preempted):
+        run(from_plain(plain), plain)
+    train.StopRequest = StopRequest
+    run(from_plain(plain), plain)
+stop()
+"""
+
+
+EVALUATIONS = """
+import json, sys
+from detector import distributed
+from detector.engine.evaluate import evaluate_checkpoint
+from detector.tool_config import EvaluateConfig
+
+stop, distributed.stop = distributed.stop, lambda: None  # one conversation for both
+for path, output in json.loads(sys.argv[1]):
+    evaluate_checkpoint(EvaluateConfig(path, output_dir=output, device="cpu"))
+stop()
+"""
