@@ -103,6 +103,24 @@ def test_off_a_terminal_a_step_is_a_plain_line_with_what_is_left(
     assert captured.err == ""
 
 
+@pytest.mark.parametrize(("seconds_data", "warnings"), [(2.0, 0), (3.0, 1)])
+def test_that_the_loader_is_the_bottleneck_is_said_once(
+    folder: RunFolder,
+    clock: list[float],
+    capsys: pytest.CaptureFixture[str],
+    seconds_data: float,
+    warnings: int,
+) -> None:
+    log = make(folder)
+    for step in range(1, 8):
+        clock[0] = 10.0 * step  # of the 10 s of a step, a quarter may be waited
+        log.step(step, {**VALUES, "seconds_data": seconds_data}, batch_size=8)
+    said = capsys.readouterr().out
+    assert said.count("of the time waits for data; loader.num_workers more") == warnings
+    # The first line counts the start of the workers and is left out; three in a row after it.
+    assert ("step 4: 30% of the time" in said) == bool(warnings)
+
+
 def test_a_rest_of_more_than_a_day_is_not_told_as_less(
     folder: RunFolder, clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,7 +67,20 @@ def test_a_run_writes_everything_a_run_folder_holds(tmp_path: Path) -> None:
     assert list((folder / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_batch": 2}, {"clip": None}])
+BUFFERED = {"evaluation": {"every": 2}, "micro_batch": 2}
+"""For a loss with buffers; the stop comes where an evaluation is due."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip": None},
+        {"loss": {"name": "ghm"}, **BUFFERED},
+        {"loss": {"name": "equalized_focal"}, **BUFFERED},
+    ],
+    ids=["plain", "unclipped", "ghm", "equalized_focal"],
+)
 def test_a_stopped_and_resumed_run_is_the_unbroken_run_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
