@@ -119,7 +119,10 @@ def test_a_value_that_is_not_finite_on_one_process_changes_no_weight_and_can_be_
     assert [len(ids) for ids in mine] == [2, 2]  # a micro-batch of each process
     assert f"image {mine[1][-1]}: term class, " in said["message"]
     kept = load(crash / "checkpoint.pt")
-    assert_same({**kept, "config": None}, {**last(tmp_path), "config": None})  # of step 2
+    before = last(tmp_path)  # of step 2
+    for content in (kept, before):  # a step begins with setting its rate, which follows from it
+        content["optimizer"]["param_groups"] = content["config"] = None
+    assert_same(kept, before)
     spoil(monkeypatch, record["batches"][1]["image_ids"])
     found = replay.replay(str(tmp_path / "run"), "cpu")
     assert found.is_repeated
