@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
@@ -41,8 +42,12 @@ def load(dataset: ArrayDataset, augment: Albumentations) -> None:
 
 @pytest.mark.parametrize(
     ("augment", "cause", "seconds"),
-    # What is allowed above the time of the fault is the start and the end of a process.
-    [(Killed(), "killed by signal: Killed", TIMEOUT), (Hung(), "timed out after 3", TIMEOUT + 2)],
+    # What is allowed above the time of the fault is the start and the end of a process. torch names
+    # the signal only where it hears of it before it misses the worker.
+    [
+        (Killed(), "killed by signal: Killed|exited unexpectedly", TIMEOUT),
+        (Hung(), "timed out after 3", TIMEOUT + 2),
+    ],
     ids=["killed", "hung"],
 )
 def test_a_worker_that_is_no_more_is_found_in_time(
@@ -53,4 +58,4 @@ def test_a_worker_that_is_no_more_is_found_in_time(
     with pytest.raises(RuntimeError) as caught:
         load(dataset, augment)
     assert time.monotonic() - began < seconds
-    assert cause in "\n".join(str(caught.value).splitlines()[-5:])
+    assert re.search(cause, "\n".join(str(caught.value).splitlines()[-5:]))
