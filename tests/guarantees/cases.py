@@ -142,16 +142,16 @@ def sigterm(folder: Path) -> str:
     )
 
 
-def restarts(folder: Path, times: int = 10) -> str:
+def restarts(folder: Path, times: range = range(10)) -> str:
     two(folder / "whole")
     recovered = equal = 0
-    for i in range(times):
+    for i in times:
         part = folder / f"part_{i}"
         fault = {"kind": "sigkill", "step": 2 + i % 4, "rank": i % 2, "once": str(folder / f"k{i}")}
         two(part, fault, max_restarts=1)
         recovered += status(part)["state"] == "done"
         equal += is_equal(folder / "whole" / "run", part / "run")
-    return f"{recovered} of {times} on the first restart, {equal} bit-equal"
+    return f"{recovered} of {len(times)} on the first restart, {equal} bit-equal"
 
 
 def difference(a: Path, b: Path) -> float:
