@@ -1,0 +1,216 @@
+"""What each registered loss would be at the first step, and who would have its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+
+from detector.config import Config, EMAConfig
+from detector.data.readers.base import Dataset
+from detector.data.sampler import step_samples
+from detector.distributed import World
+from detector.engine.initial_loss import foretell
+from detector.engine.ramps import build_ramps
+from detector.engine.setup import Setup, State, build, foreground_outputs
+from detector.engine.weighting import build_weighting, is_box_term
+from detector.errors import ConfigError
+from detector.laboratory.audit_counts import Blank, Counts, blank_batches
+from detector.losses.base import ClassLoss
+from detector.matchers.base import Matcher
+from detector.registry import LOSSES
+from detector.schema import LossPlug, options_of
+from detector.structures import Anchors, Matches, Predictions, Targets
+
+IMAGES_AT_A_TIME = 2
+"""Of a group: 200,000 anchors with 80 classes are 64 MB an image, several times over."""
+
+SPANS = {"alpha": (1e-4, 1 - 1e-4), "lambda_noobj": (1e-6, 1e2)}
+"""Options that weigh objects against background, and between what they are looked for."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first step under a loss.
+
+    prior: the score of the foreground that it begins with. class_loss: the class terms, weighted
+    and divided as in training. negative_share: of |d class terms / d logits|, what lies on
+    background.
+    """
+
+    prior: float
+    class_loss: float
+    negative_share: float
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One registered loss. given: at the run's prior; data: at the share of positives; None for
+    both with a `reason` where the config does not allow the loss.
+
+    option, balanced: what weighs objects against background, and its value at which each has half
+    of the gradient at `data`; None where there is no such option or value.
+    """
+
+    loss: str
+    given: Start | None
+    data: Start | None
+    option: str | None = None
+    balanced: float | None = None
+    reason: str = ""
+
+
+class Remembered(Matcher):
+    """A matcher that is asked once for each group, whatever number of losses look at it."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self.known: dict[tuple[int, ...], Matches] = {}
+
+    def __call__(
+        self, anchors: Anchors, targets: Targets, predictions: Predictions | None
+    ) -> Matches:
+        if targets.image_ids not in self.known:
+            self.known[targets.image_ids] = self.matcher(anchors, targets, predictions)
+        return self.known[targets.image_ids]
+
+
+class Foreteller:
+    """The first step of a run, for any loss: the images of that step, unaugmented.
+
+    num_images: how many of them, in the order in which the run would take them.
+    """
+
+    def __init__(
+        self, config: Config, plain: dict[str, Any], dataset: Dataset, num_images: int
+    ) -> None:
+        annotations = dataset.annotations
+        size = min(num_images, len(annotations))
+        chosen = sorted({i for _, i in step_samples(config.seed, 0, size, len(annotations))})
+        self.config = bare(config, len(chosen))
+        sample = Blank(dataset.name, annotations.select(chosen))
+        self.micro = list(blank_batches(self.config, sample, None, IMAGES_AT_A_TIME))
+        self.num_classes = len(annotations.classes)
+        world = World(0, 1, torch.device("cpu"))
+        sets = Blank(dataset.name, annotations)
+        self.setup, self.state = build(self.config, plain | {"prior": 0.5}, world, (sets, sets))
+        if not self.setup.matcher.uses_predictions:
+            self.setup = replace(self.setup, matcher=Remembered(self.setup.matcher))
+
+    def __call__(self, plug: LossPlug, prior: float) -> Start:
+        """Raises ConfigError for options, and for what the config asks that it cannot have."""
+        setup, state = self.parts(plug, prior)
+        matches = [
+            None
+            if setup.matcher.uses_predictions
+            else setup.matcher(state.model.anchors_for(batch), targets, None)
+            for batch, targets in self.micro
+        ]
+        positives = setup.weighting.positives(matches, [targets for _, targets in self.micro])
+        numbers = foretell(setup, state, self.micro, positives)
+        share = numbers.pop("negative_share")
+        return Start(prior, sum(v for k, v in numbers.items() if not is_box_term(k)), share)
+
+    def parts(self, plug: LossPlug, prior: float) -> tuple[Setup, State]:
+        """The run's, with another loss and prior."""
+        config = replace(self.config, loss=plug, ramps=self.ramps(plug))
+        loss: ClassLoss = LOSSES.build(plug, self.num_classes)
+        setup, annotations = self.setup, self.setup.train_set.annotations
+        weighting = build_weighting(config, loss, annotations, setup.world)
+        ramps = build_ramps(config)
+        plain = setup.plain | {"prior": prior}
+        setup = replace(setup, config=config, plain=plain, weighting=weighting, ramps=ramps)
+        return setup, replace(self.state, loss=loss)
+
+    def ramps(self, plug: LossPlug) -> tuple[Any, ...]:
+        """Those of the run; of its loss only where that is the loss."""
+        is_own = plug.name == self.config.loss.name
+        return tuple(r for r in self.config.ramps if is_own or not r.option.startswith("loss."))
+
+    def plug(self, name: str) -> LossPlug:
+        """The run's own loss as it is configured, any other with its defaults."""
+        return self.config.loss if name == self.config.loss.name else LossPlug(name, {})
+
+    def row(self, name: str, counts: Counts) -> LossRow:
+        """The row of a loss. counts: of the data, for the prior."""
+        plug = self.plug(name)
+        try:
+            outputs = outputs_of(name, self.num_classes)
+            given = self(plug, run_prior(self.config, counts, outputs))
+            prior = counts.prior(outputs)
+            data = self(plug, prior) if 0 < prior < 1 else None
+        except ConfigError as error:
+            return LossRow(name, None, None, reason=str(error))
+        option = balancing_option(name)
+        balanced = None
+        if option is not None and data is not None:
+            balanced = self.balance(plug, data.prior, option)
+        return LossRow(name, given, data, option, balanced)
+
+    def balance(self, plug: LossPlug, prior: float, option: str) -> float | None:
+        """The value of the option at which background has half of the gradient; None: it never has.
+
+        To two digits; looked for within `SPANS`.
+        """
+        low, high = (to_line(option, end) for end in SPANS[option])
+
+        def excess(place: float) -> float:
+            value = from_line(option, place)
+            changed = replace(plug, options={**plug.options, option: value})
+            return self(changed, prior).negative_share - 0.5
+
+        if excess(low) * excess(high) >= 0:
+            return None
+        return float(f"{from_line(option, brentq(excess, low, high, xtol=2e-3)):.2g}")
+
+
+def bare(config: Config, batch_size: int) -> Config:
+    """The config of a first step that is only foretold: nothing loaded, averaged or sped up."""
+    backbone = config.backbone
+    if "weights" in backbone.options:
+        backbone = replace(backbone, options={**backbone.options, "weights": None})
+    return replace(
+        config, backbone=backbone, weights=None, ema=EMAConfig(enabled=False), device="cpu",
+        precision="float32", sync_batchnorm=False, batch_size=batch_size, micro_batch=None,
+        prior=0.5 if config.prior == "from_data" else config.prior,
+    )  # fmt: skip
+
+
+def outputs_of(name: str, num_classes: int) -> int:
+    """Outputs of an anchor that each begin at the prior under a loss."""
+    return foreground_outputs(LOSSES.get(name).layout_class(num_classes))
+
+
+def run_prior(config: Config, counts: Counts, outputs: int) -> float:
+    """The number that the run's prior is; 0.01 where it is to come from data without positives."""
+    return config.prior if isinstance(config.prior, float) else counts.prior(outputs) or 0.01
+
+
+def balancing_option(name: str) -> str | None:
+    """The option of a loss that weighs objects against background."""
+    known = options_of(LOSSES.get(name))
+    return next((option for option in SPANS if option in known), None)
+
+
+def to_line(option: str, value: float) -> float:
+    """Where a bisection is even: log odds of an alpha, the logarithm of a factor."""
+    return float(np.log(value / (1 - value)) if option == "alpha" else np.log(value))
+
+
+def from_line(option: str, place: float) -> float:
+    """The inverse."""
+    return float(1 / (1 + np.exp(-place)) if option == "alpha" else np.exp(place))
+
+
+def rows(foreteller: Foreteller, counts: Counts) -> list[LossRow]:
+    """Every registered loss, by falling share of background at the run's prior."""
+    found = [foreteller.row(name, counts) for name in LOSSES.names]
+    return sorted(found, key=lambda row: -row.given.negative_share if row.given else 1.0)
+
+
+def as_dict(row: LossRow) -> dict[str, Any]:
+    """Plain values for JSON."""
+    return asdict(row)
