@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from detector.config import Config
 from detector.data.readers.base import Dataset
 from detector.engine.checkpoint import write_atomically
@@ -97,8 +95,3 @@ def examine(config: AuditConfig, plain: dict[str, Any], dataset: Dataset) -> Aud
     final = advise.config_with(plain, changes)
     seconds = time.perf_counter() - start
     return Audit(train, dataset, counts, present, final, losses, advice, seconds)
-
-
-def median_side(counts: Counts) -> float:
-    """Pixels of the median object: the square root of its area, at the model's size."""
-    return float(np.median(np.sqrt(counts.sides.prod(1))))

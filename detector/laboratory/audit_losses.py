@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,7 @@ class Foreteller:
     def __init__(
         self, config: Config, plain: dict[str, Any], dataset: Dataset, num_images: int
     ) -> None:
+        self.given = config
         annotations = dataset.annotations
         size = min(num_images, len(annotations))
         chosen = sorted({i for _, i in step_samples(config.seed, 0, size, len(annotations))})
@@ -139,7 +140,7 @@ class Foreteller:
         plug = self.plug(name)
         try:
             outputs = outputs_of(name, self.num_classes)
-            given = self(plug, run_prior(self.config, counts, outputs))
+            given = self(plug, run_prior(self.given, counts, outputs))
             prior = counts.prior(outputs)
             data = self(plug, prior) if 0 < prior < 1 else None
         except ConfigError as error:
@@ -209,8 +210,3 @@ def rows(foreteller: Foreteller, counts: Counts) -> list[LossRow]:
     """Every registered loss, by falling share of background at the run's prior."""
     found = [foreteller.row(name, counts) for name in LOSSES.names]
     return sorted(found, key=lambda row: -row.given.negative_share if row.given else 1.0)
-
-
-def as_dict(row: LossRow) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return asdict(row)
