@@ -185,7 +185,8 @@ def resize_image(
     """
     wanted = (size[1], size[0])
     if interpolation == "pillow":
-        return np.asarray(Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR))
+        smooth = Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR)
+        return np.array(smooth)  # a copy: its own pixels cannot be written
     if interpolation == "torch":
         return cv2.resize(image.astype(np.float32), wanted, interpolation=cv2.INTER_LINEAR)
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]

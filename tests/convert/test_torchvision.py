@@ -160,23 +160,21 @@ class TestOutputs:
         wanted = outputs.theirs["cls_logits"][..., CATEGORY_IDS]
         assert (found.logits - wanted).abs().mean() > 0.1
 
-    @pytest.mark.parametrize("change", ["eps", "p7", "pixels"])
+    @pytest.mark.parametrize("change", ["eps", "p7"])
     def test_each_option_of_the_model_counts(
         self, pair: Pair, outputs: Outputs, change: str
     ) -> None:
-        other, batch = copy.deepcopy(pair.ours), pair.batch()
+        other = copy.deepcopy(pair.ours)
         if change == "eps":
             for module in other.modules():
                 if isinstance(module, FrozenBatchNorm):
                     module.eps = 1e-5 - module.eps  # of the other version
-        elif change == "p7":
-            other.fpn.p7_relu = False
         else:
-            batch = replace(batch, images=batch.images.round())
+            other.fpn.p7_relu = False
         with torch.no_grad():
-            changed = other(batch).logits
+            changed = other(pair.batch()).logits
         wanted = outputs.theirs["cls_logits"][..., CATEGORY_IDS]
-        assert (changed - wanted).abs().max() > 2e-4  # twice what is allowed above
+        assert (changed - wanted).abs().max() > 1e-3
 
     @pytest.mark.parametrize(
         ("key", "value"), [("offset", 0.5), ("stride_mode", "fixed"), ("round_to_pixels", False)]

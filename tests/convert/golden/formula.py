@@ -21,10 +21,11 @@ CLASS_LAYERS = ("cls_score", "retina_cls")
 BOX_LAYERS = ("bbox_pred", "retina_reg")
 
 
-def weights(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def weights(name: str, shape: tuple[int, ...], *, is_raw: bool) -> NDArray[np.float32]:
     """The tensor of that name in the other framework: even draws, seeded by the name.
 
-    Scaled so that numbers neither grow nor vanish through the layers, and scores spread.
+    Scaled so that numbers neither grow nor vanish through the layers, and scores spread. is_raw:
+    its pixels are not divided by their deviation, which the first convolution makes up for.
     """
     draws = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).random(shape)
     layer = name.split(".")[-2]
@@ -36,7 +37,9 @@ def weights(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         values = 0.4 * (draws - 0.5) - (3.0 if layer in CLASS_LAYERS else 0.0)
     else:
         fan_in = float(np.prod(shape[1:]))
-        gain = 3.0 if layer in CLASS_LAYERS else 0.5 if layer in BOX_LAYERS else 1.0
+        gain = 0.4 if layer in CLASS_LAYERS else 0.1 if layer in BOX_LAYERS else 1.0
+        if is_raw and shape[1] == 3:
+            gain = 1 / 57
         values = gain * (2 * draws - 1) * np.sqrt(6 / fan_in)
     return values.astype(np.float32)
 

@@ -33,7 +33,7 @@ def main(root: str, output: str) -> None:
     model = build_model(cfg).eval()
     state = model.state_dict()
     for name, value in state.items():
-        state[name] = torch.from_numpy(formula.weights(name, tuple(value.shape)))
+        state[name] = torch.from_numpy(formula.weights(name, tuple(value.shape), is_raw=True))
     model.load_state_dict(state)
 
     resize = transforms.ResizeShortestEdge([formula.MIN_SIZE] * 2, formula.MAX_SIZE)
@@ -70,7 +70,7 @@ def main(root: str, output: str) -> None:
         "scores": formula.rounded(found.scores[:40]),
         "labels": found.pred_classes[:40].tolist(),
         "num_found": len(found),
-        "positives": {str(i): int(labels[0][i]) for i in (labels[0] < 80).logical_and(labels[0] >= 0).nonzero()[:, 0].tolist()},
+        "positives": {i: k for i, k in enumerate(labels[0].tolist()) if 0 <= k < 80},
         "num_neutral": int((labels[0] == -1).sum()),
     }  # fmt: skip
     Path(output).write_text(json.dumps(content) + "\n")
