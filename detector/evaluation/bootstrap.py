@@ -48,7 +48,7 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     A draw takes the same images in all of them: its interval is that of other images, not of other
     sets.
     """
-    widths = [statistic.sums.shape[1] for statistic in statistics]
+    widths = [len(statistic.total()) for statistic in statistics]
     cuts = np.cumsum(widths)[:-1]
     noises = [statistic.noise for statistic in statistics]
 

@@ -140,9 +140,8 @@ def rescored(rows: Sequence[Row], calibrator: Calibrator, category_ids: Sequence
 
 def choose_points(found: Outcomes, costs: Costs) -> dict[str, OperatingPoints]:
     """Thresholds by each criterion."""
-    given = {"miss": costs.miss, "false_alarm": costs.false_alarm}
     return {
-        name: operating_points.choose(found, name, **(given if name == "cost" else {}))
+        name: operating_points.choose(found, name, miss=costs.miss, false_alarm=costs.false_alarm)
         for name in operating_points.CRITERIA
     }
 

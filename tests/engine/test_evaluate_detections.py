@@ -55,7 +55,8 @@ def by_hand() -> list[float]:
         rows = sorted(
             json.loads(Path("found.json").read_text()), key=lambda r: (r["image_id"], -r["score"])
         )
-        evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
+        Path("sorted.json").write_text(json.dumps(rows))
+        evaluation = COCOeval(truth, truth.loadRes("sorted.json"), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -25,7 +26,7 @@ def test_a_bar_is_the_share_that_is_right_the_dot_the_mean_score_and_each_has_it
     (axis,) = figure.axes
     (bar,) = axis.patches
     assert bar.get_height() == 0.25  # type: ignore[attr-defined]
-    assert [tuple(point) for point in axis.collections[0].get_offsets()] == [(0.4, 0.4)]
+    assert np.asarray(axis.collections[0].get_offsets()).tolist() == [[0.4, 0.4]]
     assert [text.get_text() for text in axis.texts] == ["1,200"]
     assert axis.get_title() == "cat (1,200 detections)"
 
@@ -48,5 +49,5 @@ def test_a_curve_is_labelled_with_its_area_and_a_class_without_objects_says_so()
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == ["cat: AP 0.500", "dog: no objects"]
-    assert list(axis.lines[0].get_ydata()) == [1.0, 0.5, 0.0]
+    assert np.asarray(axis.lines[0].get_ydata()).tolist() == [1.0, 0.5, 0.0]
     assert axis.get_title() == "IoU 0.5"
