@@ -19,6 +19,7 @@ from detector.evaluation.curves import draw_matching
 from detector.evaluation.matching import COCO_THRESHOLDS, Outcomes, match, overlapping
 from detector.evaluation.packing import Packed, pack
 from detector.laboratory import statistics, study, verdict
+from detector.laboratory.report_scores import score_counts
 from detector.laboratory.resampling import Resampled
 from detector.laboratory.study import Files, Plain
 from detector.registry import LOSSES
@@ -137,6 +138,7 @@ def analyse(folder: Path, truth: dict[str, list[Plain]]) -> tuple[Plain, Packed]
     return {
         "per_class_AP": dict(zip(packed.classes, map(_known, every.ap()), strict=True)),
         "optimal_lrp": lrp.summary(lrp.optimal(found[0.5])),
+        "score_counts": score_counts(found[0.5]),
         "calibration": calibrated(found, fitted_on, link_of(run, packed.num_classes)),
         "calibration_images": {
             "fitted": int(fitted_on.sum()),

@@ -1,0 +1,235 @@
+"""The figures of a study, each with how to read it, or with why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detector.laboratory import report_records as records
+from detector.laboratory.report_records import Records
+from detector.laboratory.study import Plain
+from detector.laboratory.verdict import ranking
+from detector.plots import study_curves, study_panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NO_PROBE = (
+    "The runs recorded nothing of their training, so there is no picture; "
+    "probe.enabled=true records it."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A place of the page for a figure. missing: what stands there where there is nothing to draw.
+
+    name: of the file. draw: makes it; None where there is nothing to draw.
+    """
+
+    name: str
+    title: str
+    caption: str
+    missing: str
+    draw: Callable[[], Figure] | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """folder: of the study. content: of results.json. recorded: by its runs."""
+
+    folder: Path
+    content: Plain
+    recorded: Records
+
+    @property
+    def losses(self) -> list[str]:
+        return self.content["losses"]
+
+    @property
+    def done(self) -> list[Plain]:
+        return [run for run in self.content["runs"] if run["state"] == "done"]
+
+    @property
+    def order(self) -> list[str]:
+        """The losses that have an AP, the best first: the order of panels."""
+        return [row["loss"] for row in ranking(self.content["summary"])]
+
+    def sorted(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Panels of losses in `order`, those without an AP last."""
+        names = [*self.order, *(loss for loss in self.losses if loss not in self.order)]
+        return {name: parts[name] for name in names if name in parts}
+
+
+def of_accuracy(subject: Subject) -> list[Entry]:
+    """AP at the end, and over training."""
+    aps = {
+        loss: [r["AP"] for r in subject.done if r["loss"] == loss and r["AP"] is not None]
+        for loss in subject.losses
+    }
+    aps = {loss: values for loss, values in aps.items() if values}
+    series = {
+        loss: [
+            [(point["step"], point["AP"]) for point in run["ap_over_training"]]
+            for run in subject.done
+            if run["loss"] == loss
+        ]
+        for loss in subject.losses
+    }
+    series = {loss: runs for loss, runs in series.items() if any(len(run) > 1 for run in runs)}
+    return [
+        Entry(
+            "ap",
+            "AP of every run",
+            "Each dot is a run with its own seed, the bar their mean. Where the dots of two losses "
+            "overlap, the seed matters as much as the loss.",
+            "No run has ended with an AP.",
+            (lambda: study_curves.draw_seeds(aps, subject.losses, label="AP")) if aps else None,
+        ),
+        Entry(
+            "ap_over_training",
+            "AP over training",
+            "Lines are means over the seeds, bands reach from the least to the greatest seed; with "
+            "one seed there is no band. A line that is higher early learns faster, one that is "
+            "higher at the right end ends better.",
+            "No run was evaluated more than once, so there is no course to draw; points=6 "
+            "evaluates six times.",
+            (lambda: study_curves.draw_over_training({"AP on val": series}, subject.losses))
+            if series
+            else None,
+        ),
+    ]
+
+
+def of_gradient(subject: Subject) -> list[Entry]:
+    """Where the gradient lies, over training."""
+    steps = subject.recorded.steps
+    shares = {
+        "share of background anchors": records.over_training(steps, _get("negative_share")),
+        "share of the hardest 1 % of anchors": records.over_training(steps, _get("hardest_share")),
+    }
+    there = {label: series for label, series in shares.items() if series}
+    return [
+        Entry(
+            "gradient",
+            "Whom the gradient listens to",
+            "Of the sum of the absolute gradients of the class loss with respect to the logits: "
+            "left, what lies on background anchors; right, what lies on the hundredth of the "
+            "anchors whose gradients are greatest. Near 100 % on the left, training is mostly "
+            "about saying no; near 1 % on the right, all anchors pull alike. Means over seeds, "
+            "bands from the least to the greatest.",
+            NO_PROBE,
+            (
+                lambda: study_curves.draw_over_training(
+                    there, subject.losses, percent=True, height=2.6
+                )
+            )
+            if there
+            else None,
+        )
+    ]
+
+
+def of_anchors(subject: Subject) -> list[Entry]:
+    """What the trained models think of anchors: p_t, and figure 4 of the focal paper."""
+    found = {
+        loss: records.first_and_last(runs, "p_t") for loss, runs in subject.recorded.steps.items()
+    }
+    p_t = subject.sorted({loss: part for loss, part in found.items() if part})
+    return [
+        Entry(
+            "p_t",
+            "How sure of what is right",
+            "p_t is the probability that the model gives to what is true of an anchor: that it "
+            "has an object of its class, or that it has none. Shares of the anchors, on a "
+            "logarithmic axis; dotted at the first record, solid at the last. Training should move "
+            "both colours to the right.",
+            NO_PROBE,
+            (
+                lambda: study_panels.small_multiples(
+                    p_t, study_panels.p_t, x="p_t", y="share of the anchors"
+                )
+            )
+            if p_t
+            else None,
+        ),
+        *(_cumulative(subject, kind) for kind in ("foreground", "background")),
+    ]
+
+
+def _cumulative(subject: Subject, kind: str) -> Entry:
+    found = {
+        loss: records.cumulative(parts, kind) for loss, parts in subject.recorded.final.items()
+    }
+    curves = subject.sorted({loss: part for loss, part in found.items() if part})
+    means = {
+        "foreground": "The curves should lie close together: a greater gamma takes little away "
+        "from objects.",
+        "background": "The further a curve hugs the lower right corner, the more of the loss comes "
+        "from few hard anchors: with gamma = 2 the easy background hardly counts.",
+    }
+    return Entry(
+        f"cumulative_{kind}",
+        f"Which anchors make the loss: {kind}",
+        f"Figure 4 of the focal loss paper (Lin et al. 2017) on the trained models. {kind.title()} "
+        "anchors of val images are sorted by their loss, the easiest first; the curve is the share "
+        "of the whole loss that they have so far, if it were the focal loss with this gamma (0 is "
+        f"cross entropy). {means[kind]}",
+        NO_PROBE,
+        (
+            lambda: study_panels.small_multiples(
+                curves,
+                study_panels.cumulative,
+                x=f"share of the {kind} anchors, easiest first",
+                y="share of their loss",
+            )
+        )
+        if curves
+        else None,
+    )
+
+
+def of_mining(subject: Subject) -> list[Entry]:
+    """What the losses that select keep."""
+    steps = {
+        loss: runs
+        for loss, runs in subject.recorded.steps.items()
+        if any(_selected(row) is not None for run in runs for row in run)
+    }
+    panels = {
+        "background that is selected": records.over_training(steps, _selected),
+        "mean score of what is selected": records.over_training(steps, _get("selected_score")),
+    }
+    there = {label: series for label, series in panels.items() if series}
+    missing = NO_PROBE if not subject.recorded.steps else "No loss here selects among anchors."
+    return [
+        Entry(
+            "mining",
+            "What hard mining selects",
+            "Losses that learn from a part of the background only. Left, how large that part is; "
+            "right, the mean score that the model gives to what was selected: high where mining "
+            "finds false alarms, near 0 where nothing hard is left. Both axes are logarithmic.",
+            missing,
+            (
+                lambda: study_curves.draw_over_training(
+                    there, subject.losses, percent=True, log=True, height=2.6
+                )
+            )
+            if there
+            else None,
+        )
+    ]
+
+
+def _get(key: str) -> Callable[[Plain], Any]:
+    return lambda row: row.get(key)
+
+
+def _selected(row: Plain) -> float | None:
+    """The share of the background that a step learned from; None where it was all of it."""
+    chosen, number = row.get("selected_background"), row.get("num_background")
+    if not number or not chosen or chosen >= number:
+        return None
+    return chosen / number
