@@ -15,6 +15,7 @@ from detector.laboratory import (
     report_records,
     report_tables,
     tables,
+    verdict,
 )
 from detector.laboratory.figures import Entry, Subject
 from detector.laboratory.study import Files, Plain, read_json
@@ -98,15 +99,15 @@ def render(content: Plain, study: Plain, drawn: dict[str, list[Shown]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    failed = [run for run in content["runs"] if run["state"] != "done"]
-    headline = next(iter(content["verdict"][len(failed) :]), "")
+    failed = verdict.failures(content["runs"])
+    # They have a place of their own on the page.
+    said = [line for line in content["verdict"] if line not in failed]
     return environment.get_template("report.html.jinja").render(
         content=content,
         study=study,
         drawn=drawn,
         failed=failed,
-        headline=headline,
-        details=content["verdict"][len(failed) + 1 :],
+        said=said,
         tables=report_tables.tables(content),
         pairs=tables.pairs(content["comparisons"]),
         chains=tables.images(content["runs"]),

@@ -34,6 +34,8 @@ def read(folder: Path, runs: Sequence[Plain]) -> Records:
     """Those of the runs of results.json in the folder of a study."""
     records = Records({}, {}, {})
     for run in runs:
+        if run["state"] != "done":  # no number is of these, so no picture either
+            continue
         probe, loss = folder / run["folder"] / "probe", run["loss"]
         steps = read_lines(probe / "steps.jsonl")
         if steps:

@@ -11,6 +11,7 @@ from detector.plots.style import COLORS, INK, PAGE, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Series = Mapping[str, Sequence[Sequence[tuple[float, float]]]]
@@ -51,15 +52,17 @@ def draw_over_training(
             axis.set_yscale("log")
         ends = {}
         for loss, runs in series.items():
-            if any(len(run) for run in runs):
-                ends[loss] = _band(axis, runs, **look(losses.index(loss)))
+            end = _band(axis, runs, **look(losses.index(loss)))
+            if end is not None:
+                ends[loss] = end
         axis.set(xlabel="training step", ylabel=label)
-        if percent and not log:
+        if log:
+            _whole_decades(axis, percent=percent)
+        elif percent:
             axis.set_ylim(-0.02, 1.02)
-        elif not log:
+            axis.yaxis.set_major_formatter(_percent)
+        else:
             axis.set_ylim(bottom=0)
-        if percent:
-            axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         # The layout makes room for the names at the ends, which lie outside of the axes.
         _name_ends(axis, ends, losses, height / 1.25)
     return figure
@@ -70,7 +73,7 @@ def mean_and_range(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(P,) steps that all seeds have values at, and their mean, least and greatest value."""
     tables = [dict(run) for run in runs if len(run)]
-    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    steps = sorted(set.intersection(*map(set, tables))) if tables else []
     values = np.array([[table[step] for step in steps] for table in tables]).reshape(
         len(tables), len(steps)
     )
@@ -79,15 +82,39 @@ def mean_and_range(
 
 def _band(
     axis: Axes, runs: Sequence[Sequence[tuple[float, float]]], color: str, linestyle: str
-) -> tuple[float, float]:
-    """Draws a loss; the (step, value) its line ends at."""
+) -> tuple[float, float] | None:
+    """Draws a loss; the (step, value) its line ends at, None where seeds have no step in common."""
     steps, mean, low, high = mean_and_range(runs)
     if not len(steps):
-        return 0.0, 0.0
+        return None
     axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     marker = "o" if len(steps) <= 12 else None
     axis.plot(steps, mean, color=color, linestyle=linestyle, marker=marker, markersize=2.5)
     return float(steps[-1]), float(mean[-1])
+
+
+def _percent(value: float, _: object = None) -> str:
+    return f"{100 * value:g} %"
+
+
+def _whole_decades(axis: Axes, *, percent: bool) -> None:
+    """A logarithmic y axis from a power of ten to another, which alone are named."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    axis.set_ylim(10.0 ** np.floor(np.log10(low)), 10.0 ** np.ceil(np.log10(high)))
+    axis.yaxis.set_major_locator(LogLocator(10))
+    axis.yaxis.set_major_formatter(_percent if percent else "{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_log(axis: Axis) -> None:
+    """Numbers such as 0.5 and 2 on a logarithmic axis of few decades."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _name_ends(
@@ -130,9 +157,9 @@ def draw_seeds(
         color = look(losses.index(loss))["color"]
         known = values[loss]
         axis.plot([min(known), max(known)], [row, row], color=color, linewidth=1, alpha=0.5)
-        axis.scatter(known, [row] * len(known), s=14, color=color, linewidths=0, alpha=0.8)
         mean = float(np.mean(known))
-        axis.plot([mean, mean], [row - 0.32, row + 0.32], color=INK, linewidth=1.2)
+        axis.plot([mean, mean], [row - 0.32, row + 0.32], color=INK, linewidth=1)
+        axis.scatter(known, [row] * len(known), s=18, color=color, linewidths=0, zorder=3)
     axis.set_yticks(range(len(order)), order)
     axis.set(xlabel=label, ylim=(-0.6, len(order) - 0.4))
     axis.grid(axis="x", color="#e8e8e8", linewidth=0.5)

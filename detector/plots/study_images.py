@@ -78,8 +78,8 @@ def draw_moments(
     """
     from matplotlib.figure import Figure
 
-    cell = width / max(len(pictures), 1)
-    figure = Figure(figsize=(width, len(moments) * (cell + 0.14) + 0.1), layout="constrained")
+    cell = width / len(pictures) * max(height / across for across, height in sizes)
+    figure = Figure(figsize=(width, len(moments) * (cell + 0.12) + 0.1), layout="constrained")
     axes = figure.subplots(len(moments), len(pictures), squeeze=False)
     for row, (name, found) in zip(axes, moments.items(), strict=True):
         for axis, picture, size, one in zip(row, pictures, sizes, found, strict=True):

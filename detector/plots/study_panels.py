@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detector.plots.study_curves import plain_log
 from detector.plots.style import COLORS, FAINT, PAGE
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def scores(axis: Axes, content: Row) -> None:
         axis.stairs(content[name], content["edges"], color=color, fill=True, alpha=0.25)
         axis.stairs(content[name], content["edges"], color=color, linewidth=1, label=name)
     axis.set(xlim=(0, 1), xticks=(0, 0.5, 1), yscale="symlog")
-    axis.set_ylim(bottom=0)
+    highest = max(max(content["right"]), max(content["wrong"]))
+    axis.set_ylim(0, max(axis.get_ylim()[1], 2 * highest))  # the axis is that of all panels
 
 
 def p_t(axis: Axes, content: Row) -> None:
@@ -123,6 +125,7 @@ def draw_initial(rows: Sequence[tuple[str, float, float]], *, width: float = PAG
                      label="measured" if first else None)  # fmt: skip
     axis.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     axis.set(xscale="log", xlabel="class loss of the first step", ylim=(-0.6, len(rows) - 0.4))
+    plain_log(axis.xaxis)
     axis.grid(axis="x", color="#e8e8e8", linewidth=0.5)
     axis.set_axisbelow(True)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, ncols=2)
