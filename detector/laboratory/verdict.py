@@ -72,11 +72,15 @@ def turned(row: Row) -> Row:
 def headline(best: Row, against: list[Row]) -> str:
     """Whether there is a winner. against: the best loss compared with each other one."""
     mean = f"{best['AP']:.3f} over {_seeds(best['seeds_done'])}"
+    against = [row for row in against if row["kind"] != "none"]
     level = [row["against"] for row in against if row["verdict"] != "above"]
     few = any(row["kind"] == "range" for row in against)
+    if not against:
+        return f"{best['loss']} has the highest mean AP, {mean}, but shares no seed with another."
     if not level:
         each = " with every seed" if few else ""
-        return f"{best['loss']} is above every other loss{each}: mean AP {mean}."
+        others = f"{_list([row['against'] for row in against])}{each}: mean AP {mean}."
+        return f"{best['loss']} is above {others}"
     return (
         f"{best['loss']} has the highest mean AP, {mean}, but no difference is shown between it "
         f"and {_list(level)}."
