@@ -67,7 +67,8 @@ def _initial(subject: Subject) -> Entry:
         "initial_loss",
         "The first step, foretold and measured",
         "The class loss of the first step, foretold from the initial bias alone and measured. "
-        "They should coincide: a gap means that the initialisation does not do what it is for. "
+        "They should coincide; where they do not, something else than the bias decides: which "
+        "anchors are selected, boxes whose quality the loss looks at, or a wrong initialisation. "
         "Losses differ in their units, so values are not to be compared from row to row.",
         "No finished run says what its first loss was.",
         (lambda: study_panels.draw_initial(rows)) if rows else None,
