@@ -73,7 +73,10 @@ def mean_and_range(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(P,) steps that all seeds have values at, and their mean, least and greatest value."""
     tables = [dict(run) for run in runs if len(run)]
-    steps = sorted(set.intersection(*map(set, tables))) if tables else []
+    if not tables:
+        nothing = np.zeros(0)
+        return nothing, nothing, nothing, nothing
+    steps = sorted(set.intersection(*map(set, tables)))
     values = np.array([[table[step] for step in steps] for table in tables]).reshape(
         len(tables), len(steps)
     )
