@@ -32,8 +32,14 @@ def write_block(page: Path, found: Table) -> None:
 
 def block(found: Table) -> str:
     """All tables and sentences as Markdown."""
-    parts = [introduction(found), means(found), by_run(found), "\n".join(sentences(found))]
-    return "\n\n".join(parts)
+    parts = [
+        introduction(found),
+        means(found),
+        by_run(found),
+        comparison(found),
+        "\n".join(sentences(found)),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def introduction(found: Table) -> str:
@@ -80,6 +86,33 @@ def by_run(found: Table) -> str:
     return f"{title}\n\n" + markdown(["loss", "seed", *methods], rows)
 
 
+def comparison(found: Table) -> str:
+    """Each loss against the first one: changes of measures, with intervals; nothing for one."""
+    rows = [
+        [name, method, *(_span(row[which][key]) for key, which in SHOWN)]
+        for name, methods in found["against"]["changes"].items()
+        for method, row in methods.items()
+    ]
+    if not rows:
+        return ""
+    title = (
+        f"Against {found['against']['loss']}, under the same calibrator: differences, below 0 where the "
+        "loss named is better, with 95 % intervals from drawing the same images for both:"
+    )
+    heads = [f"{name}, {which}" for name, which in SHOWN]
+    return f"{title}\n\n" + markdown(["loss", "calibrator", *heads], rows)
+
+
+def _span(change: Table) -> str:
+    """A change with its interval, where there is one."""
+    if change["value"] is None:
+        return "-"
+    by = f"{change['value']:+.4f}"
+    if change["low"] is None:
+        return by
+    return f"{by} ({change['low']:+.4f} .. {change['high']:+.4f})"
+
+
 def sentences(found: Table) -> list[str]:
     """What the numbers say, in words that depend on them alone."""
     which, name = MAIN
@@ -98,26 +131,24 @@ def sentences(found: Table) -> list[str]:
             if method != "none"
         }
         if after:
-            lines.append(_effects(loss, before[loss], after))
+            words = "; ".join(f"{method} {_direction(row)}" for method, row in after.items())
+            lines.append(f"- {loss}: {words}.")
     return lines
 
 
-def _effects(loss: str, before: Table, after: Mapping[str, Table]) -> str:
-    words = [f"{method} {_direction(before, row)}" for method, row in after.items()]
-    return f"- {loss}: {'; '.join(words)}."
-
-
-def _direction(before: Table, after: Table) -> str:
-    """Whether two intervals lie apart, and how."""
-    if before["low"] is None or after["low"] is None:
-        return f"brings it to {digits(after['value'], 4)}"
-    if after["high"] < before["low"]:
-        return f"lowers it, to {cell(after)}"
-    if after["low"] > before["high"]:
-        return f"raises it, to {cell(after)}"
-    if after == before:
+def _direction(row: Table) -> str:
+    """What a calibrator does to a measure, as far as its interval tells."""
+    change = row["change"]
+    if change["value"] == 0:
         return "changes nothing at all"
-    return f"cannot be told from none ({cell(after)}: the intervals overlap)"
+    span = _span(change)
+    if change["low"] is None:
+        return f"changes it by {span}"
+    if change["high"] < 0:
+        return f"lowers it, {span}"
+    if change["low"] > 0:
+        return f"raises it, {span}"
+    return f"cannot be told from none, {span}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

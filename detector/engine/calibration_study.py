@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def study(asked: CalibrationStudyConfig) -> Table:
         "seed": asked.seed,
         "conventions": {m.name: m.convention for m in calibration.MEASURES},
         "losses": {name: of_loss([r for r in runs if r.loss == name], asked) for name in names},
+        "against": {"loss": names[0], "changes": against(runs, names, asked)},
     }
     target = Path(asked.output)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +152,35 @@ def of_loss(runs: Sequence[Run], asked: CalibrationStudyConfig) -> Table:
             for run in runs
         },
     }
+
+
+COMPARED = ("none", "platt")
+"""Methods under which losses are compared: as they are, and once the best has been made of each."""
+
+
+def against(runs: Sequence[Run], names: Sequence[str], asked: CalibrationStudyConfig) -> Table:
+    """{loss: {method: {"all" | "shown": {measure: change}}}} of each loss but the first, from the
+    first, on the same images; methods that one of the two lacks are left out."""
+    found: Table = {name: {} for name in names[1:]}
+    for method in COMPARED:
+        sets = {}
+        for name in names:
+            mine = [run for run in runs if run.loss == name]
+            if all(method in run.fitted for run in mine):
+                fitted = [run.fitted[method] for run in mine]
+                sets[name] = held_out.sets([run.halves for run in mine], fitted)
+        for name in found:
+            if name in sets and names[0] in sets:
+                found[name][method] = {
+                    which: {
+                        key: asdict(change)
+                        for key, change in calibration.changes(
+                            sets[names[0]][which], part, draws=asked.draws, seed=asked.seed
+                        ).items()
+                    }
+                    for which, part in sets[name].items()
+                }
+    return found
 
 
 def measured(runs: Sequence[Run], method: str, asked: CalibrationStudyConfig) -> Table:

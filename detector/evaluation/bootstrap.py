@@ -26,12 +26,13 @@ class Statistic:
     sums (I, C) sparse: what each image adds to each of C columns. value: (R, C) sums over the
     images of R draws to R numbers, nan where it is not defined. noise: (R, C) sums and the (C,)
     sums of all images to the value that R draws would show if the measure were 0; None for a
-    measure that noise does not raise.
+    measure that noise does not raise. is_signed: may be below 0.
     """
 
     sums: sparse.csr_array
     value: Callable[[np.ndarray], np.ndarray]
     noise: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    is_signed: bool = False
 
     def total(self) -> np.ndarray:
         """(C,) sums over all images."""
@@ -62,6 +63,18 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
 
     joined = sparse.csr_array(sparse.hstack([statistic.sums for statistic in statistics]))
     return Statistic(joined, value, noise if all(noises) else None)
+
+
+def difference(after: Statistic, before: Statistic) -> Statistic:
+    """What a measure changes by from one set of detections to another on the same images."""
+    cut = [len(before.total())]
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        first, second = np.split(sums, cut, axis=1)
+        return after.value(second) - before.value(first)
+
+    joined = sparse.csr_array(sparse.hstack([before.sums, after.sums]))
+    return Statistic(joined, value, is_signed=True)
 
 
 @dataclass(frozen=True)
@@ -130,20 +143,25 @@ def intervals(
             np.concatenate(values[name]),
             np.concatenate(noises[name]) if noises[name] else None,
             level,
+            -np.inf if statistic.is_signed else 0.0,
         )
         for name, statistic in statistics.items()
     }
 
 
 def _interval(
-    value: float | None, drawn: np.ndarray, noise: np.ndarray | None, level: float
+    value: float | None,
+    drawn: np.ndarray,
+    noise: np.ndarray | None,
+    level: float,
+    least: float,
 ) -> Interval:
     drawn = drawn[~np.isnan(drawn)]
     if value is None or not drawn.size:
         return Interval()
     tail = (1 - level) / 2
     upper, lower = np.quantile(drawn, [1 - tail, tail])
-    low, high = max(0.0, 2 * value - upper), max(0.0, 2 * value - lower)
+    low, high = max(least, 2 * value - upper), max(least, 2 * value - lower)
     if noise is None:
         return Interval(low, high)
     noise = noise[~np.isnan(noise)]

@@ -213,9 +213,7 @@ def measure_mean(
     sets: Sequence[dict[float, Outcomes]], *, draws: int = 0, seed: int = 0
 ) -> dict[str, Measure]:
     """The mean of every measure over sets of detections on the same images; detections: of all."""
-    statistics = {
-        m.name: bootstrap.mean_of([m.statistic(found[m.tau]) for found in sets]) for m in MEASURES
-    }
+    statistics = _means(sets)
     num_images = next(iter(sets[0].values())).num_images
     spans = bootstrap.intervals(statistics, num_images, draws=draws, seed=seed)
     return {
@@ -228,4 +226,40 @@ def measure_mean(
             convention=m.convention,
         )
         for m in MEASURES
+    }
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a measure changes by, after minus before, with its interval; None where not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def changes(
+    before: Sequence[dict[float, Outcomes]],
+    after: Sequence[dict[float, Outcomes]],
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Change]:
+    """By how much the mean of every measure differs between sets of the same images.
+
+    Both take the same images in a draw, so that what makes an image hard for both cancels out.
+    """
+    first, second = _means(before), _means(after)
+    statistics = {name: bootstrap.difference(second[name], first[name]) for name in first}
+    num_images = next(iter(before[0].values())).num_images
+    spans = bootstrap.intervals(statistics, num_images, draws=draws, seed=seed)
+    return {
+        name: Change(statistic.of_all(), spans[name].low, spans[name].high)
+        for name, statistic in statistics.items()
+    }
+
+
+def _means(sets: Sequence[dict[float, Outcomes]]) -> dict[str, Statistic]:
+    return {
+        m.name: bootstrap.mean_of([m.statistic(found[m.tau]) for found in sets]) for m in MEASURES
     }

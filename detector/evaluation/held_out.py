@@ -96,17 +96,27 @@ def measured(
 ) -> dict[str, dict[str, Any]]:
     """{"all" | "shown": {measure: its number}} of the images to measure on.
 
-    Means over several sets of detections on the same images, each with its own calibrator.
+    Means over several sets of detections on the same images, each with its own calibrator;
+    `change` is against the scores as they were.
     """
-    pairs = list(zip(halves, fitted, strict=True))
-    every = [mapped(own.test, calibrator) for own, calibrator in pairs]
-    shown = [mapped(kept(own.test, own.shown), calibrator) for own, calibrator in pairs]
-    return {
-        name: {
-            key: asdict(value)
-            for key, value in calibration.measure_mean(sets, draws=draws, seed=seed).items()
+    tables = {}
+    for name, before in sets(halves, [None] * len(halves)).items():
+        after = [mapped(*pair) for pair in zip(before, fitted, strict=True)]
+        measures = calibration.measure_mean(after, draws=draws, seed=seed)
+        changes = calibration.changes(before, after, draws=draws, seed=seed)
+        tables[name] = {
+            key: {**asdict(value), "change": asdict(changes[key])}
+            for key, value in measures.items()
         }
-        for name, sets in (("all", every), ("shown", shown))
+    return tables
+
+
+def sets(halves: Sequence[Halves], fitted: Sequence[Calibrator | None]) -> dict[str, list[Sets]]:
+    """{"all" | "shown": the detections to measure on, with calibrated scores}."""
+    pairs = list(zip(halves, fitted, strict=True))
+    return {
+        "all": [mapped(own.test, calibrator) for own, calibrator in pairs],
+        "shown": [mapped(kept(own.test, own.shown), calibrator) for own, calibrator in pairs],
     }
 
 

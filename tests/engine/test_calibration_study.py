@@ -75,29 +75,50 @@ def test_the_page_is_the_same_but_for_what_lies_between_the_comments(
     assert (tmp_path / "page.md").read_text() == page
 
 
+def test_each_loss_is_compared_with_the_first_on_the_same_images(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    found = study(command, folder, tmp_path)
+    assert found["against"]["loss"] == "focal"
+    assert list(found["against"]["changes"]) == ["ssd"]
+    for method in ("none", "platt"):
+        for which in ("all", "shown"):
+            ssd, focal = (
+                found["losses"][name]["mean"][method][which]["Brier"]["value"]
+                for name in ("ssd", "focal")
+            )
+            change = found["against"]["changes"]["ssd"][method][which]["Brier"]
+            assert change["value"] == pytest.approx(ssd - focal, rel=1e-9)
+            assert change["low"] <= change["value"] <= change["high"]
+    page = (tmp_path / "page.md").read_text()
+    assert "Against focal, under the same calibrator" in page
+
+
 def test_losses_may_be_chosen(command: Command, folder: Path, tmp_path: Path) -> None:
     assert list(study(command, folder, tmp_path, "losses=[ssd]")["losses"]) == ["ssd"]
 
 
-def row(value: float, low: float, high: float) -> dict[str, Any]:
-    return {"shown": {"D-ECE": {"value": value, "low": low, "high": high}}}
+def row(value: float, change: tuple[float, float, float]) -> dict[str, Any]:
+    by = dict(zip(("value", "low", "high"), change, strict=True))
+    own = {"value": value, "low": value - 0.1, "high": value + 0.1, "change": by}
+    return {"shown": {"D-ECE": own}}
 
 
 def test_sentences_say_what_the_intervals_say_and_no_more() -> None:
     methods = {
-        "none": row(0.2, 0.15, 0.25),
-        "link_inverse": row(0.2, 0.15, 0.25),
-        "temperature": row(0.16, 0.12, 0.2),
-        "platt": row(0.05, 0.0, 0.1),
-        "isotonic": row(0.4, 0.3, 0.5),
+        "none": row(0.2, (0.0, 0.0, 0.0)),
+        "link_inverse": row(0.2, (0.0, 0.0, 0.0)),
+        "temperature": row(0.16, (-0.04, -0.1, 0.02)),
+        "platt": row(0.15, (-0.05, -0.09, -0.01)),
+        "isotonic": row(0.4, (0.2, 0.1, 0.3)),
     }
-    losses = {"b": {"mean": methods}, "a": {"mean": {"none": row(0.1, 0.0, 0.2)}}}
+    losses = {"b": {"mean": methods}, "a": {"mean": {"none": row(0.1, (0.0, 0.0, 0.0))}}}
     first, second = sentences({"losses": losses})
-    assert first.endswith("best first: a 0.1000 (0.0000 .. 0.2000), b 0.2000 (0.1500 .. 0.2500).")
+    assert first.endswith("best first: a 0.1000 (0.0000 .. 0.2000), b 0.2000 (0.1000 .. 0.3000).")
     assert second == (
-        "- b: link_inverse changes nothing at all; temperature cannot be told from none "
-        "(0.1600 (0.1200 .. 0.2000): the intervals overlap); platt lowers it, to 0.0500 "
-        "(0.0000 .. 0.1000); isotonic raises it, to 0.4000 (0.3000 .. 0.5000)."
+        "- b: link_inverse changes nothing at all; temperature cannot be told from none, -0.0400 "
+        "(-0.1000 .. +0.0200); platt lowers it, -0.0500 (-0.0900 .. -0.0100); isotonic raises it, "
+        "+0.2000 (+0.1000 .. +0.3000)."
     )
 
 

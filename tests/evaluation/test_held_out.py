@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from detector.evaluation import calibration, coco, held_out
+from detector.evaluation import calibration, calibrators, coco, held_out
 from detector.evaluation.analysis import Costs, counted
 from detector.evaluation.packing import pack
 from tests.evaluation.made import drawn_set
@@ -78,6 +78,33 @@ def test_the_mean_over_sets_is_the_mean_and_its_interval_that_of_the_same_images
     twice = held_out.measured([sets[0]] * 2, [None] * 2, draws=200, seed=0)["all"]["D-ECE"]
     for end in ("value", "low", "high", "floor"):
         assert twice[end] == pytest.approx(alone[0]["D-ECE"][end], rel=1e-12)
+
+
+def test_the_change_is_the_difference_and_its_interval_that_of_the_same_images() -> None:
+    sets = [halves_of(seed) for seed in (0, 1)]
+    fitted = [
+        held_out.fit(own, "platt", link=None, target="hit", min_detections=50) for own in sets
+    ]
+    before, after = (
+        held_out.measured(sets, own, draws=200, seed=0)["all"] for own in ([None] * 2, fitted)
+    )
+    for name in ("D-ECE", "Brier", "NLL"):
+        change = after[name]["change"]
+        gap = after[name]["value"] - before[name]["value"]
+        assert change["value"] == pytest.approx(gap, rel=1e-9)
+        assert change["low"] < change["value"] < change["high"] < 0
+        assert before[name]["change"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    # What both have in common cancels out.
+    brier = after["Brier"]
+    change = brier["change"]
+    assert change["high"] - change["low"] < brier["high"] - brier["low"]
+
+
+def test_a_change_for_the_worse_is_above_0() -> None:
+    """Scores that were right, made too sure."""
+    halves = halves_of(0, lambda p: p)
+    found = held_out.measured([halves], [calibrators.link_inverse(too_sure)], draws=100, seed=0)
+    assert found["all"]["D-ECE"]["change"]["low"] > 0.1
 
 
 def test_rescored_rows_are_copies_in_the_same_order_with_the_scores_of_their_class() -> None:
