@@ -88,7 +88,8 @@ def examine(config: AuditConfig, plain: dict[str, Any], dataset: Dataset) -> Aud
         changes |= fitted
     if changes:
         foreteller = Foreteller(sized, plain, dataset, config.loss_images)
-    on_prior, prior = advise.on_prior(sized, foreteller, present)
+    lead = "with that taken, " if changes else ""
+    on_prior, prior = advise.on_prior(sized, foreteller, present, lead)
     on_balance = advise.on_balance(sized, foreteller, prior)
     advice += [on_prior, *([on_balance] if on_balance else [])]
     changes |= {key: value for item in advice for key, value in item.changes.items()}

@@ -59,7 +59,7 @@ def changed(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         *groups, last = key.split(".")
         node = result
         for group in groups:
-            node = node[group]
+            node = node.setdefault(group, {})
         node[last] = list(value) if isinstance(value, tuple) else value
     return result
 
@@ -133,15 +133,20 @@ def on_anchors(changes: dict[str, Any], before: Counts, after: Counts) -> Advice
     return Advice("anchors", f"{facts}.", changes)
 
 
-def on_prior(config: Config, foreteller: Foreteller, counts: Counts) -> tuple[Advice, float]:
-    """The prior of the data where background would dominate the start; and the prior then."""
+def on_prior(
+    config: Config, foreteller: Foreteller, counts: Counts, lead: str = ""
+) -> tuple[Advice, float]:
+    """The prior of the data where background would dominate the start; and the prior then.
+
+    lead: said first, where other advice is taken already.
+    """
     topic, name = "prior", config.loss.name
     outputs = outputs_of(name, foreteller.num_classes)
     now, data = run_prior(config, counts, outputs), counts.prior(outputs)
     start = foreteller(config.loss, now)
     facts = (
-        f"loss={name} at prior={now:.2g} begins at {start.class_loss:.3g}, and background has "
-        f"{start.negative_share:.1%} of its gradient"
+        f"{lead}loss={name} at prior={now:.2g} begins at {start.class_loss:.3g}, and background "
+        f"has {start.negative_share:.1%} of its gradient"
     )
     if not 0 < data < 1:
         return Advice(topic, f"{facts}. No anchor has an object, so the data give no prior."), now

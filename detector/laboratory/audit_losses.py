@@ -52,7 +52,7 @@ class LossRow:
     both with a `reason` where the config does not allow the loss.
 
     option, balanced: what weighs objects against background, and its value at which each has half
-    of the gradient at `data`; None where there is no such option or value.
+    of the gradient at `given`; None where there is no such option or value, or no need.
     """
 
     loss: str
@@ -147,8 +147,8 @@ class Foreteller:
             return LossRow(name, None, None, reason=str(error))
         option = balancing_option(name)
         balanced = None
-        if option is not None and data is not None:
-            balanced = self.balance(plug, data.prior, option)
+        if option is not None and given.negative_share > 0.5:
+            balanced = self.balance(plug, given.prior, option)
         return LossRow(name, given, data, option, balanced)
 
     def balance(self, plug: LossPlug, prior: float, option: str) -> float | None:
@@ -165,7 +165,10 @@ class Foreteller:
 
         if excess(low) * excess(high) >= 0:
             return None
-        return float(f"{from_line(option, brentq(excess, low, high, xtol=2e-3)):.2g}")
+        value = from_line(option, brentq(excess, low, high, xtol=2e-3))
+        if option == "alpha" and value > 0.5:  # it is 1 - alpha that counts there
+            return round(1 - float(f"{1 - value:.2g}"), 9)
+        return float(f"{value:.2g}")
 
 
 def bare(config: Config, batch_size: int) -> Config:

@@ -140,8 +140,9 @@ or none.</figcaption></figure>
 <h2>The first step of every loss</h2>
 <p>Foretold from the initial bias alone, without a model: what the class loss will be, and how much
 of its gradient lies on background. Where nearly all of it does, the first steps teach little but to
-say no. Both at the run's prior and at the share of positives in the data. The last column has what
-weighs objects against background, at the value that gives each half, for the data's share.</p>
+say no. Both at the run's prior and at the share of positives in the data. Where
+background has more than half of it at the run's prior, the last column has the value of the option
+that weighs objects against background with which each has half.</p>
 <figure><img src="{{ pictures.losses }}" alt="share of background in the gradient of each loss">
 </figure>
 {{ table(tables.losses) }}
