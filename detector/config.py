@@ -35,6 +35,19 @@ class EMAConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """What is recorded for the report of a comparison. points: steps; images: of the val split."""
+
+    enabled: bool = False
+    points: int = 20
+    images: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "points")
+        require_at_least(0, self, "images")
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """num_workers: null takes one less than the processors this process may use, at most 8."""
 
@@ -113,6 +126,7 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     loader: LoaderConfig = LoaderConfig()
     ema: EMAConfig = EMAConfig()
+    probe: ProbeConfig = ProbeConfig()
     seed: int = 0
     output_dir: str | None = None
     resume: str | None = None

@@ -31,6 +31,7 @@ FREE_TO_CHANGE = {
     "tensorboard",
     "profile",
     "evaluation",
+    "probe",
 }
 """Keys that do not change what is learned: a run may go on with others."""
 
@@ -51,6 +52,10 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
+
+    @property
+    def probe(self) -> Path:
+        return self.path / "probe"
 
     @property
     def initial(self) -> Path:

@@ -18,6 +18,7 @@ from detector.engine.evaluate import evaluate
 from detector.engine.initial_loss import MicroBatches, foretell
 from detector.engine.log import Log, Silent
 from detector.engine.memory import explained, peak_gigabytes
+from detector.engine.probe import Probe, StepRecord
 from detector.engine.run_folder import RunFolder
 from detector.engine.saving import Saver
 from detector.engine.setup import Setup, State
@@ -36,11 +37,13 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     """
     config, world = setup.config, setup.world
     model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
-    wrapped = world.wrap(model).train()
+    wrapped = world.wrap(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     stop, saver = StopRequest(), Saver(setup, state, folder, log)
     clock = Stopwatch(world.device, config.profile)
     bad_steps = 0
+    probe = Probe(setup, state, folder.probe) if config.probe.enabled else None
+    wrapped.train()
     metrics: dict[str, Any] = {}
     if evaluation_is_due(setup, state):  # stopped between a save and its evaluation
         metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
@@ -69,9 +72,10 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]
             images = chained(state.images, micro)
+        record = probe.record(state.step + 1) if probe else None
         with explained(state.step + 1, micro):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
-            sums = backward(setup, state, wrapped, micro, clock)
+            sums = backward(setup, state, wrapped, micro, clock, record)
 
         # Guard: one small read tells every rank the same, so all step or none does.
         with clock("optimizer"):
@@ -103,6 +107,9 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             if bad_steps >= config.max_bad_steps:
                 raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
         state.step, state.images = state.step + 1, images
+        if probe:
+            probe.after(state, record, is_finite=is_finite)
+            wrapped.train()
 
         log.advance()
         is_end, wants_stop = state.step == setup.num_steps, stops > 0
@@ -176,9 +183,17 @@ class Sums:
 
 
 def backward(
-    setup: Setup, state: State, wrapped: nn.Module, micro: MicroBatches, clock: Stopwatch
+    setup: Setup,
+    state: State,
+    wrapped: nn.Module,
+    micro: MicroBatches,
+    clock: Stopwatch,
+    record: StepRecord | None = None,
 ) -> Sums:
-    """Adds the gradient of a step to the model's; `wrapped` is the model as DDP sees it."""
+    """Adds the gradient of a step to the model's; `wrapped` is the model as DDP sees it.
+
+    record: is shown each micro-batch, and changes nothing.
+    """
     world, loss, matcher = setup.world, state.loss, setup.matcher
     progress = state.step / setup.num_steps
     weights = setup.ramps.apply(progress, loss=loss, box_loss=setup.box_loss)
@@ -210,6 +225,8 @@ def backward(
                     sums.positives,
                     state.balance,
                 )
+            if record is not None:
+                record.add(predictions, matches, terms)
             with clock("backward"):
                 state.scaler.scale(torch.stack([*terms.values()]).sum()).backward()
         add(sums.terms, {name: term.detach() for name, term in terms.items()})

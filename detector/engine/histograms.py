@@ -8,6 +8,7 @@ are the samples in order of their loss (Lin et al. 2017, figure 4).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,20 @@ def histogram(logits: Floats, at: Floats, gammas: Sequence[float] = GAMMAS) -> d
     }
     counts = np.bincount(place, minlength=size).tolist()
     return {"edges": at.tolist(), "counts": counts, "losses": sums}
+
+
+def added(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """The histogram of the samples of both, between the same edges."""
+    losses = {
+        gamma: np.add(values, b["losses"][gamma]).tolist() for gamma, values in a["losses"].items()
+    }
+    counts = np.add(a["counts"], b["counts"]).tolist()
+    return {"edges": a["edges"], "counts": counts, "losses": losses}
+
+
+def summed(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The histogram of the samples of all, at least one."""
+    return functools.reduce(added, parts)
 
 
 def curve(part: dict[str, Any], gamma: str) -> tuple[Floats, Floats]:

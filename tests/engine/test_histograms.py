@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.laboratory import histograms
+from detector.engine import histograms
 
 
 def logits_of_a_small_model() -> np.ndarray:
