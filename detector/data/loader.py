@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.synchronize import Event
 from types import FrameType
 
 import cv2
@@ -185,7 +189,7 @@ def _load(
         num_workers=num_workers,
         timeout=timeout if num_workers > 0 else 0,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=functools.partial(_start_worker, ending()) if num_workers > 0 else None,
         # Else the loader draws a seed, which nothing here uses, from torch's global numbers.
         generator=torch.Generator(),
     )
@@ -195,19 +199,30 @@ def _load(
         yield batch
 
 
-def _start_worker(worker: int) -> None:
+@functools.cache
+def ending() -> Event:
+    """Set when this process comes to its end, where multiprocessing asks each worker once to end,
+    with SIGTERM, and waits for it for ever."""
+    event = torch.multiprocessing.Event()
+    atexit.register(event.set)  # later than multiprocessing has registered: so it runs before
+    return event
+
+
+def _start_worker(is_ending: Event, worker: int) -> None:
     """One thread a process. Ctrl-C is for the main process, which ends its workers in order.
 
     A request to stop often goes to all processes of a group (torchrun and Slurm send it so): the
-    main process obeys at the end of its step, and until then it needs its workers.
+    main process obeys at the end of its step, and until then it needs its workers. A second one
+    ends a worker that hangs.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def outlive(number: int, frame: FrameType | None) -> None:
+        if is_ending.is_set():
+            os._exit(0)
+        signal.signal(number, signal.SIG_DFL)
+
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _outlive)
-
-
-def _outlive(number: int, frame: FrameType | None) -> None:
-    """The first such signal is for the main process; a second one ends a worker that hangs."""
-    signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, outlive)
