@@ -96,8 +96,8 @@ def comparison(found: Table) -> str:
     if not rows:
         return ""
     title = (
-        f"Against {found['against']['loss']}, under the same calibrator: differences, below 0 where the "
-        "loss named is better, with 95 % intervals from drawing the same images for both:"
+        f"Against {found['against']['loss']}, under the same calibrator: differences, below 0 "
+        "where the loss named is better, with 95 % intervals from drawing the same images for both:"
     )
     heads = [f"{name}, {which}" for name, which in SHOWN]
     return f"{title}\n\n" + markdown(["loss", "calibrator", *heads], rows)

@@ -69,7 +69,7 @@ def test_the_page_is_the_same_but_for_what_lies_between_the_comments(
     assert (head, tail) == ("before\n\n", "\n\nafter\n")
     assert "old" not in block
     value = found["losses"]["ssd"]["mean"]["platt"]["shown"]["D-ECE"]["value"]
-    (row,) = [line for line in block.splitlines() if line.startswith("| ssd | platt |")]
+    row, _ = (line for line in block.splitlines() if line.startswith("| ssd | platt |"))
     assert f"{value:.4f} (" in row
     study(command, folder, tmp_path)
     assert (tmp_path / "page.md").read_text() == page
