@@ -138,12 +138,18 @@ def encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def no_bytes() -> bytes:
+    """Those of an array without numbers, which protocol 2 holds as a call of `bytes`."""
+    return b""
+
+
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): Array,
     ("numpy.core.numeric", "_frombuffer"): from_buffer,
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): DType,
     ("_codecs", "encode"): encode,
+    ("__builtin__", "bytes"): no_bytes,
     ("collections", "OrderedDict"): dict,
 }
 """What a pickle may name, and what it gets."""
