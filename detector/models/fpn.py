@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,8 +29,8 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in in_channels)
         self.p6_from_c5, self.p7_relu = config.p6_source == "c5", config.p7_relu
         p6_channels = in_channels[-1] if self.p6_from_c5 else width
-        self.p6 = nn.Conv2d(p6_channels, width, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.p6 = HalvingConv(p6_channels, width)
+        self.p7 = HalvingConv(width, width)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 if config.init == "xavier_uniform":
@@ -47,3 +48,22 @@ class FPN(nn.Module):
         pyramid = [output(p) for output, p in zip(self.output, merged, strict=True)]
         p6 = self.p6(features[-1] if self.p6_from_c5 else pyramid[-1])
         return [*pyramid, p6, self.p7(F.relu(p6) if self.p7_relu else p6)]
+
+
+class HalvingConv(nn.Conv2d):
+    """A 3 x 3 convolution with stride 2, in float32 for maps of one column on a CPU.
+
+    There oneDNN's gradient of the weight of such a convolution in bfloat16 is NaN or any number,
+    and another one at each call (seen in torch 2.15; maps of two columns and more are right). P6 has
+    one column where images are at most 64 px wide.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), rounded up."""
+        if input.shape[-1] > 1 or input.device.type != "cpu":
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.to(self.weight.dtype))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detector.errors import ConfigError
 from detector.model_config import FPNConfig
-from detector.models.fpn import FPN
+from detector.models.fpn import FPN, HalvingConv
 
 
 def features(height: int = 8, width: int = 12) -> list[Tensor]:
@@ -87,3 +87,20 @@ def test_weights_begin_uniform_within_their_fan_and_biases_at_0() -> None:
 def test_no_channels_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"model\.fpn\.channels: 0"):
         FPN((4, 8, 16), FPNConfig(channels=0))
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_the_gradient_of_a_map_of_one_column_is_right_in_bfloat16(height: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    conv = HalvingConv(32, 32).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 32, height, 1, generator=generator).to(memory_format=torch.channels_last)
+    weight = conv.weight.detach().double().requires_grad_()
+    expected = nn.functional.conv2d(x.double(), weight, stride=2, padding=1)
+    slope = torch.randn(expected.shape, generator=generator)
+    (wanted,) = torch.autograd.grad(expected, weight, slope.double())
+    for _ in range(20):  # a wrong gradient is wrong in about half of the calls
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = conv(x)
+        (found,) = torch.autograd.grad(out, conv.weight, slope.to(out.dtype))
+        # A bfloat16 has 8 bits; sums are of at most 4 x 5 products.
+        torch.testing.assert_close(found.double(), wanted, rtol=0.02, atol=0.02)
