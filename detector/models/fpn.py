@@ -54,8 +54,8 @@ class HalvingConv(nn.Conv2d):
     """A 3 x 3 convolution with stride 2, in float32 for maps of one column on a CPU.
 
     There oneDNN's gradient of the weight of such a convolution in bfloat16 is NaN or any number,
-    and another one at each call (seen in torch 2.15; maps of two columns and more are right). P6 has
-    one column where images are at most 64 px wide.
+    and another one at each call (seen in torch 2.15; maps of two columns and more are right). P6
+    has one column where images are at most 64 px wide.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
