@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 BASE = {
     "boxes", "config", "distributed", "errors", "layouts", "model_config", "registry", "schema",
-    "startup", "structures", "tool_config",
+    "startup", "structures", "study_config", "tool_config",
 }  # fmt: skip
 """Modules below all parts; every part may use them, and they use no part."""
 

@@ -12,7 +12,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from detector import tool_config
+from detector import study_config, tool_config
 from detector.config import Config, plain_values
 from detector.schema import build
 
@@ -30,7 +30,8 @@ def in_configs() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", [f.stem for f in CONFIGS.glob("*.yaml") if f.stem != "train"])
 def test_the_config_of_a_tool_is_that_of_its_class(name: str) -> None:
-    cls = getattr(tool_config, f"{name.title().replace('_', '')}Config")
+    wanted = f"{name.title().replace('_', '')}Config"
+    cls = getattr(tool_config, wanted, None) or getattr(study_config, wanted)
     node = hydra.compose(name)
     if "train" in required(cls):  # all keys of a run, and its own beside them or below its name
         own = set(node[name]) if name in node else set(node) - keys_of_run()

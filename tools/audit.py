@@ -11,7 +11,7 @@ def audit(node: DictConfig) -> None:
     from detector import config, schema
     from detector.registry import import_plugins
     from detector.startup import check_versions
-    from detector.tool_config import AuditConfig
+    from detector.study_config import AuditConfig
 
     train = config.plain_values(node)
     own = {key: train.pop(key) for key in ("limit", "loss_images", "page")}

@@ -11,7 +11,7 @@ def calibration_study(node: DictConfig) -> None:
     from detector import schema
     from detector.config import plain_values
     from detector.registry import import_plugins
-    from detector.tool_config import CalibrationStudyConfig
+    from detector.study_config import CalibrationStudyConfig
 
     config = schema.build(CalibrationStudyConfig, plain_values(node))
     import_plugins(config.plugins)

@@ -20,7 +20,7 @@ def compare(node: DictConfig) -> None:
     from detector.errors import ConfigError
     from detector.registry import import_plugins
     from detector.startup import check_versions
-    from detector.tool_config import CompareConfig
+    from detector.study_config import CompareConfig
 
     args = cli.parse(sys.argv[1:])
     if any(word.lstrip("+").startswith("loss=") for word in args.overrides):

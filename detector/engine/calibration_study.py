@@ -26,7 +26,7 @@ from detector.evaluation.calibrators import Calibrator
 from detector.evaluation.curves import mean
 from detector.evaluation.held_out import Halves
 from detector.registry import DATASETS, LOSSES
-from detector.tool_config import CalibrationStudyConfig
+from detector.study_config import CalibrationStudyConfig
 
 Table = dict[str, Any]
 

@@ -22,7 +22,7 @@ from detector.laboratory.audit_page import page, require_report
 from detector.laboratory.audit_summary import summary
 from detector.laboratory.audit_text import text
 from detector.registry import DATASETS
-from detector.tool_config import AuditConfig
+from detector.study_config import AuditConfig
 
 
 @dataclass(frozen=True)

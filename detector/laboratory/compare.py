@@ -21,7 +21,7 @@ from detector.laboratory.collect import collect
 from detector.laboratory.progress import Progress
 from detector.laboratory.study import Arm, Compose, Files, Plain
 from detector.registry import DATASETS
-from detector.tool_config import CompareConfig
+from detector.study_config import CompareConfig
 
 REPORT = "detector.laboratory.report"
 

@@ -22,7 +22,7 @@ from detector.laboratory import study
 from detector.laboratory.progress import Progress
 from detector.laboratory.study import Files, Plain
 from detector.registry import DATASETS
-from detector.tool_config import CompareConfig
+from detector.study_config import CompareConfig
 
 SHARE = 0.2
 """Of the train images that are held out; our choice."""

@@ -17,7 +17,7 @@ from detector.models.anchors import AnchorGenerator
 from detector.plots.style import PAGE, save, styled
 from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
 from detector.structures import Batch, Matches, Targets
-from detector.tool_config import CompareConfig
+from detector.study_config import CompareConfig
 
 MEASURED = 200
 """Train images from which the imbalance is measured."""

@@ -16,7 +16,7 @@ from detector.laboratory.audit import Audit, examine
 from detector.laboratory.audit_summary import summary
 from detector.models.anchors import AnchorGenerator
 from detector.registry import AUGMENTATIONS, DATASETS, LOSSES, MATCHERS
-from detector.tool_config import AuditConfig
+from detector.study_config import AuditConfig
 from tests.commands import Command
 from tests.data.files import write_coco_set
 from tests.engine.tiny import tiny
