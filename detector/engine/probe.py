@@ -57,30 +57,34 @@ def steps_to_record(num_steps: int, points: int) -> list[int]:
 def true_probabilities(layout: Layout, logits: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
     """p_t (P,) of the anchors with an object, and of those that are background.
 
-    With an object it is the score of its class, of background one less the best score.
+    With an object it is the score of its class. Of background it is one less the probability of an
+    object; under Sigmoid, which asks each class by itself, of the class that is most wrong.
     """
-    scores = layout.scores(logits)
     is_object = matches.foreground
     labels = matches.labels[is_object]
-    own = scores[is_object].gather(1, labels[:, None])[:, 0]
-    return own, 1 - scores[matches.background].amax(-1)
+    own = layout.scores(logits[is_object]).gather(1, labels[:, None])[:, 0]
+    return own, 1 - layout.foreground(logits[matches.background]).amax(-1)
 
 
 @dataclass
 class StepRecord:
     """Sums over the micro-batches of a step on this rank, which add up over ranks.
 
-    magnitudes: |d class loss / d logits| of every anchor that is not neutral.
+    scale: the loss scaler's factor, without which slopes of float16 logits would be rounded to 0;
+    every share is one of the scaled gradient. magnitudes: |d class loss / d logits| of every anchor
+    that is not neutral.
     """
 
     layout: Layout
+    scale: float = 1.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     magnitudes: list[Tensor] = field(default_factory=list)
 
     def add(self, predictions: Predictions, matches: Matches, terms: dict[str, Tensor]) -> None:
         """A micro-batch, before its own `backward`, whose graph is kept."""
         class_loss = torch.stack([v for k, v in terms.items() if not is_box_term(k)]).sum()
-        (gradient,) = torch.autograd.grad(class_loss, predictions.logits, retain_graph=True)
+        scaled = class_loss * self.scale
+        (gradient,) = torch.autograd.grad(scaled, predictions.logits, retain_graph=True)
         with torch.no_grad():
             per_anchor = gradient.double().abs().sum(-1)
             logits = predictions.logits.detach().float()
@@ -174,14 +178,13 @@ class Probe:
     def read_images(self, step: int) -> dict[str, Any]:
         path = self.folder / "images.json"
         known = json.loads(path.read_text()) if path.is_file() else {}
-        for moment in MOMENTS:
-            if moment in known and known[moment]["step"] > step:
-                del known[moment]
-        return known
+        late = [m for m in MOMENTS if m in known and known[m]["step"] > step]
+        return {key: value for key, value in known.items() if key not in late}
 
-    def record(self, step: int) -> StepRecord | None:
-        """What the step-th step (1, 2, ...) is to add its micro-batches to."""
-        return StepRecord(self.layout) if step in self.steps else None
+    def record(self, state: State) -> StepRecord | None:
+        """What the next step is to add its micro-batches to."""
+        is_wanted = state.step + 1 in self.steps
+        return StepRecord(self.layout, state.scaler.get_scale()) if is_wanted else None
 
     def after(self, state: State, record: StepRecord | None, *, is_finite: bool) -> None:
         """At the end of a step that counts as `state.step`."""
@@ -256,11 +259,10 @@ def predicted(
     setup: Setup, state: State, indices: Sequence[int]
 ) -> tuple[Predictions, Batch, Targets]:
     """What the evaluated model says of images of the val split."""
-    items = EvaluationItems(setup.val_set, setup.augment)
-    batch, targets = collate([items[0, index] for index in indices])
-    batch, targets = to_device(batch, setup.world.device), to_device(targets, setup.world.device)
+    items, device = EvaluationItems(setup.val_set, setup.augment), setup.world.device
+    batch, targets = (to_device(x, device) for x in collate([items[0, i] for i in indices]))
     model = state.evaluated_model.eval()
-    with setup.precision.autocast(setup.world.device):
+    with setup.precision.autocast(device):
         return model(batch), batch, targets
 
 

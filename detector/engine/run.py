@@ -73,7 +73,8 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
     finally:
         log.close()
     if world.is_main:
-        folder.write_status("done", step=state.step, exit_code=0, images=state.images)
+        facts = {"images": state.images, "skipped": state.skipped}
+        folder.write_status("done", step=state.step, exit_code=0, **facts)
         report(metrics, folder)
         seconds = time.perf_counter() - began
         print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")

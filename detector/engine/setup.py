@@ -62,6 +62,8 @@ class State:
     """The step whose weights were scored last."""
     images: str = ""
     """What the steps were made of: a chain over image ids and random keys, in their order."""
+    skipped: int = 0
+    """Steps whose gradient was not finite, and which changed no weight."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
@@ -70,6 +72,7 @@ class State:
             "best_metric": self.best_metric,
             "evaluated": self.evaluated,
             "images": self.images,
+            "skipped": self.skipped,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "loss": self.loss.state_dict(),
@@ -84,6 +87,7 @@ class State:
         self.best_metric = state["best_metric"]
         self.evaluated = state["evaluated"]
         self.images = state.get("images", "")  # of older versions: unknown
+        self.skipped = state.get("skipped", 0)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])

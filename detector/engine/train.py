@@ -72,7 +72,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]
             images = chained(state.images, micro)
-        record = probe.record(state.step + 1) if probe else None
+        record = probe.record(state) if probe else None
         with explained(state.step + 1, micro):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock, record)
@@ -102,6 +102,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         if not is_finite:
             bad_values = {"loss": values["loss"], "gradient": float(norm)}
             log.say(f"step {state.step + 1}: {bad_values}: step skipped")
+            state.skipped += 1
             if bad_steps == 1:
                 log.say(crash.write(setup, state, folder, micro, bad_values))
             if bad_steps >= config.max_bad_steps:

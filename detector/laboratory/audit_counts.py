@@ -93,21 +93,23 @@ def count(config: Config, dataset: Dataset, limit: int | None = None) -> Counts:
     matcher: Matcher = MATCHERS.build(config.matcher)
     generator = AnchorGenerator(config.model.anchors)
     weak = without_force(matcher)
-    levels = np.zeros((3, len(generator.strides)), np.int64)
+    levels: NDArray[np.int64] = np.zeros((3, len(generator.strides)), np.int64)
     rows: list[NDArray[np.float64]] = []
     sizes: list[NDArray[np.int64]] = []
     for batch, targets in blank_batches(config, dataset, limit):
-        anchors = generator.for_image(*batch.images.shape[-2:])
+        height, width = batch.images.shape[-2:]
+        anchors = generator.for_image(height, width)
         matches = match(matcher, anchors, targets, config)
         unforced = matches if weak is None else match_images(anchors, targets, weak)
         levels += of_levels(matches)
         rows.append(of_objects(matches, unforced))
         sizes.append(batch.sizes.numpy())
     objects = np.concatenate(rows)
+    all_anchors, positives, neutral = levels
     return Counts(
-        np.array(generator.strides), *levels, objects[:, 0].astype(np.int64), objects[:, 1:3],
-        objects[:, 3].astype(np.int64), objects[:, 4].astype(np.int64), objects[:, 5],
-        np.concatenate(sizes),
+        np.array(generator.strides), all_anchors, positives, neutral,
+        objects[:, 0].astype(np.int64), objects[:, 1:3], objects[:, 3].astype(np.int64),
+        objects[:, 4].astype(np.int64), objects[:, 5], np.concatenate(sizes),
     )  # fmt: skip
 
 

@@ -165,7 +165,8 @@ class Foreteller:
 
         if excess(low) * excess(high) >= 0:
             return None
-        value = from_line(option, brentq(excess, low, high, xtol=2e-3))
+        place: Any = brentq(excess, low, high, xtol=2e-3)
+        value = from_line(option, place)
         if option == "alpha" and value > 0.5:  # it is 1 - alpha that counts there
             return round(1 - float(f"{1 - value:.2g}"), 9)
         return float(f"{value:.2g}")

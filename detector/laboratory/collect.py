@@ -73,6 +73,7 @@ def read_run(folder: Path, root: Path) -> Plain:
         "message": status.get("message", ""),
         "step": status.get("step", 0),
         "images": status.get("images"),
+        "skipped": status.get("skipped", 0),
     }
     if facts["state"] != "done":
         return facts

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 def in_words(content: Row) -> list[str]:
     """Sentences, the most important first. content: of results.json, see `collect`."""
-    lines = [*failures(content["runs"])]
+    lines = [*failures(content["runs"]), *skips(content["runs"])]
     ranked = ranking(content["summary"])
     if not ranked:
         return [*lines, "No run has ended, so nothing is compared."]
@@ -35,6 +35,16 @@ def failures(runs: list[Row]) -> list[str]:
         + "; it is in no number below."
         for run in runs
         if run["state"] != "done"
+    ]
+
+
+def skips(runs: list[Row]) -> list[str]:
+    """A sentence for each finished run in which steps were left out."""
+    return [
+        f"{run['loss']}, seed {run['seed']}: {run['skipped']} of {run['step']} steps had a "
+        "gradient that was not finite and changed nothing."
+        for run in runs
+        if run["state"] == "done" and run.get("skipped")
     ]
 
 

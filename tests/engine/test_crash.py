@@ -44,6 +44,7 @@ def test_a_single_bad_step_is_kept_and_the_run_goes_on(tmp_path: Path, inject: I
     assert [len(b["image_ids"]) for b in record["batches"]] == [2, 2]
     assert [len(set(b["keys"])) for b in record["batches"]] == [2, 2]
     assert load(folder / "crash" / "checkpoint.pt")["step"] == 2
+    assert json.loads((folder / "status.json").read_text())["skipped"] == 1
 
 
 def test_a_kept_step_is_the_run_as_it_was_before(tmp_path: Path, inject: Inject) -> None:

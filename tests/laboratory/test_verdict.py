@@ -120,3 +120,13 @@ def test_a_comparison_reads_the_same_from_both_ends() -> None:
     there, back = compared(pairs, "a", "b"), compared(pairs, "b", "a")
     assert (there["verdict"], back["verdict"]) == ("below", "above")
     assert (there["low"], there["high"]) == (-back["high"], -back["low"])
+
+
+def test_steps_that_were_left_out_are_named() -> None:
+    content = results({"ssd": [0.2] * 5, "focal": [0.4] * 5}, 0.05)
+    content["runs"][3]["skipped"] = 2
+    content["runs"][4]["skipped"] = 0
+    assert in_words(content)[0] == (
+        "ssd, seed 3: 2 of 100 steps had a gradient that was not finite and changed nothing."
+    )
+    assert sum("not finite" in line for line in in_words(content)) == 1
