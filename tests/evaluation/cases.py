@@ -39,11 +39,13 @@ def perfect(truth: Truth, score: float = 0.9) -> list[dict[str, Any]]:
     return [{key: row[key] for key in keys} | {"score": score} for row in truth["annotations"]]
 
 
-def random_case(seed: int, categories: list[int]) -> tuple[Truth, list[dict[str, Any]]]:
-    """30 images with crowds, all sizes, a class without objects and many equal scores."""
+def random_case(
+    seed: int, categories: list[int], num_images: int = 30
+) -> tuple[Truth, list[dict[str, Any]]]:
+    """Images with crowds, all sizes, a class without objects and many equal scores."""
     rng = np.random.default_rng(seed)
     boxes: dict[int, list[tuple[int, list[float]]]] = {}
-    for image in range(1, 31):
+    for image in range(1, num_images + 1):
         count = int(rng.integers(0, 6))
         sides = rng.choice([12.0, 50.0, 110.0], size=(count, 1)) * rng.uniform(0.8, 1.2, (count, 2))
         table = np.concatenate([rng.uniform(0, 80, (count, 2)), sides], 1)

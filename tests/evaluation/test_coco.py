@@ -131,6 +131,18 @@ def test_numbers_equal_pycocotools_by_hand_to_the_last_digit(seed: int) -> None:
         assert metrics["per_class"][category["name"]] == (None if alone == -1 else alone)
 
 
+def test_two_hundred_random_sets_have_the_numbers_of_pycocotools(evaluator: str) -> None:
+    for seed in range(100, 300):
+        truth, detections = random_case(seed, [0, 91, 10**6], num_images=6)
+        found = [
+            -1.0 if x is None else x
+            for x in numbers(coco.evaluate(truth, detections, evaluator=evaluator))
+        ]
+        # The other evaluator's table differs by up to 2e-16.
+        tolerance = 0 if evaluator == "pycocotools" else 1e-12
+        assert found == pytest.approx(by_hand(truth, detections), rel=0, abs=tolerance), seed
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_both_evaluators_agree(seed: int) -> None:
     pytest.importorskip("faster_coco_eval")
