@@ -102,12 +102,12 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         if not is_finite:
             bad_values = {"loss": values["loss"], "gradient": float(norm)}
             log.say(f"step {state.step + 1}: {bad_values}: step skipped")
-            state.skipped += 1
             if bad_steps == 1:
                 log.say(crash.write(setup, state, folder, micro, bad_values))
             if bad_steps >= config.max_bad_steps:
                 raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
         state.step, state.images = state.step + 1, images
+        state.skipped += not is_finite
         if probe:
             probe.after(state, record, is_finite=is_finite)
             wrapped.train()
