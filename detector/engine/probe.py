@@ -260,7 +260,8 @@ def predicted(
 ) -> tuple[Predictions, Batch, Targets]:
     """What the evaluated model says of images of the val split."""
     items, device = EvaluationItems(setup.val_set, setup.augment), setup.world.device
-    batch, targets = (to_device(x, device) for x in collate([items[0, i] for i in indices]))
+    batch, targets = collate([items[0, i] for i in indices])
+    batch, targets = to_device(batch, device), to_device(targets, device)
     model = state.evaluated_model.eval()
     with setup.precision.autocast(device):
         return model(batch), batch, targets
