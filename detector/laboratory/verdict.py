@@ -88,7 +88,8 @@ def headline(best: Row, against: list[Row]) -> str:
     if not against:
         return f"{best['loss']} has the highest mean AP, {mean}, but shares no seed with another."
     if not level:
-        each = " with every seed" if few else ""
+        word = "every seed" if best["seeds_done"] > 1 else "the one seed there is"
+        each = f" with {word}" if few else ""
         others = f"{_list([row['against'] for row in against])}{each}: mean AP {mean}."
         return f"{best['loss']} is above {others}"
     return (

@@ -130,3 +130,8 @@ def test_steps_that_were_left_out_are_named() -> None:
         "ssd, seed 3: 2 of 100 steps had a gradient that was not finite and changed nothing."
     )
     assert sum("not finite" in line for line in in_words(content)) == 1
+
+
+def test_a_single_seed_is_not_called_every_seed() -> None:
+    line = in_words(results({"ssd": [0.2], "focal": [0.4]}))[0]
+    assert line == "focal is above ssd with the one seed there is: mean AP 0.400 over one seed."
