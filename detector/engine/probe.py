@@ -7,9 +7,7 @@ the run without it, to the bit.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,11 @@ from detector.data.loader import EvaluationItems, collate
 from detector.engine import histograms
 from detector.engine.checkpoint import write_atomically
 from detector.engine.setup import Setup, State
-from detector.engine.weighting import is_box_term
+from detector.engine.step_record import SIDES, StepRecord, true_probabilities
 from detector.evaluation import coco
 from detector.layouts import Layout, Sigmoid
 from detector.models.postprocess import postprocess
 from detector.structures import Batch, Matches, Predictions, Targets, to_device
-
-BINS = 40
-"""Of the histograms of probabilities, evenly from 0 to 1."""
-
-HARDEST = 0.01
-"""Share of the anchors that counts as the hardest."""
 
 SIDE = 400
 """Pixels of the longer side of a picture that is kept."""
@@ -43,8 +35,6 @@ MOST_DETECTIONS = 20
 FINAL_IMAGES = 64
 """Of the val split, on which the trained model's losses are counted."""
 
-SIDES = ("foreground", "background")
-
 MOMENTS = ("start", "middle", "end")
 
 
@@ -52,99 +42,6 @@ def steps_to_record(num_steps: int, points: int) -> list[int]:
     """Steps 1 to num_steps, at most `points` of them, close at first and wide at the end."""
     places = np.geomspace(1, num_steps, min(points, num_steps))
     return sorted({round(float(place)) for place in places})
-
-
-def true_probabilities(layout: Layout, logits: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
-    """p_t (P,) of the anchors with an object, and of those that are background.
-
-    With an object it is the score of its class. Of background it is one less the probability of an
-    object; under Sigmoid, which asks each class by itself, of the class that is most wrong.
-    """
-    is_object = matches.foreground
-    labels = matches.labels[is_object]
-    own = layout.scores(logits[is_object]).gather(1, labels[:, None])[:, 0]
-    return own, 1 - layout.foreground(logits[matches.background]).amax(-1)
-
-
-@dataclass
-class StepRecord:
-    """Sums over the micro-batches of a step on this rank, which add up over ranks.
-
-    scale: the loss scaler's factor, without which slopes of float16 logits would be rounded to 0;
-    every share is one of the scaled gradient. magnitudes: |d class loss / d logits| of every anchor
-    that is not neutral.
-    """
-
-    layout: Layout
-    scale: float = 1.0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    magnitudes: list[Tensor] = field(default_factory=list)
-
-    def add(self, predictions: Predictions, matches: Matches, terms: dict[str, Tensor]) -> None:
-        """A micro-batch, before its own `backward`, whose graph is kept."""
-        class_loss = torch.stack([v for k, v in terms.items() if not is_box_term(k)]).sum()
-        scaled = class_loss * self.scale
-        (gradient,) = torch.autograd.grad(scaled, predictions.logits, retain_graph=True)
-        with torch.no_grad():
-            per_anchor = gradient.double().abs().sum(-1)
-            logits = predictions.logits.detach().float()
-            chosen = matches.background & (per_anchor > 0)
-            best = self.layout.scores(logits).amax(-1).double()
-            p_t = true_probabilities(self.layout, logits, matches)
-            values = {
-                "negative": per_anchor[matches.background].sum(),
-                "every": per_anchor[matches.valid].sum(),
-                "num_foreground": matches.foreground.sum().double(),
-                "num_background": matches.background.sum().double(),
-                "selected_background": chosen.sum().double(),
-                "selected_score": best[chosen].sum(),
-                "p_t_foreground": binned(p_t[0]),
-                "p_t_background": binned(p_t[1]),
-                "scores_foreground": binned(best[matches.foreground]),
-                "scores_background": binned(best[matches.background]),
-            }
-            for name, value in values.items():
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.magnitudes.append(per_anchor[matches.valid])
-
-    def line(self, setup: Setup, step: int) -> dict[str, Any]:
-        """The record of the step, the same on every rank."""
-        world = setup.world
-        flat = torch.cat([value.reshape(-1) for value in self.sums.values()])
-        sizes = [value.numel() for value in self.sums.values()]
-        parts = world.sum(flat).split(sizes)
-        sums = dict(zip(self.sums, (part.tolist() for part in parts), strict=True))
-        number = {name: value[0] for name, value in sums.items() if len(value) == 1}
-        every, selected = number["every"], number["selected_background"]
-        hardest = self.hardest(setup, int(number["num_foreground"] + number["num_background"]))
-        edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64).tolist()
-        return {
-            "step": step,
-            "negative_share": number["negative"] / every if every else 0.0,
-            "hardest_share": hardest / every if every else 0.0,
-            "num_foreground": int(number["num_foreground"]),
-            "num_background": int(number["num_background"]),
-            "selected_background": int(selected),
-            "selected_score": number["selected_score"] / selected if selected else None,
-            **{
-                key: {"edges": edges, **{s: sums[f"{key}_{s}"] for s in SIDES}}
-                for key in ("p_t", "scores")
-            },
-        }
-
-    def hardest(self, setup: Setup, number: int) -> float:
-        """The sum of the largest magnitudes of all ranks; number: of the anchors of all ranks."""
-        own = torch.cat(self.magnitudes)
-        count = math.ceil(HARDEST * number)
-        # The largest of all are among the largest of each rank.
-        mine = own.topk(min(count, len(own))).values.tolist()
-        every = [value for part in setup.world.gather(mine) for value in part]
-        return float(sum(sorted(every, reverse=True)[:count]))
-
-
-def binned(values: Tensor) -> Tensor:
-    """(BINS,) counts of probabilities."""
-    return torch.histc(values.float().clamp(0, 1).cpu(), BINS, 0, 1).to(values.device).double()
 
 
 class Probe:

@@ -18,11 +18,12 @@ from detector.engine.evaluate import evaluate
 from detector.engine.initial_loss import MicroBatches, foretell
 from detector.engine.log import Log, Silent
 from detector.engine.memory import explained, peak_gigabytes
-from detector.engine.probe import Probe, StepRecord
+from detector.engine.probe import Probe
 from detector.engine.run_folder import RunFolder
 from detector.engine.saving import Saver
 from detector.engine.setup import Setup, State
 from detector.engine.signals import StopRequest
+from detector.engine.step_record import StepRecord
 from detector.engine.stopwatch import Stopwatch
 from detector.errors import DivergedError, Preempted
 from detector.structures import Predictions, to_device

@@ -10,6 +10,7 @@ import numpy as np
 
 from detector.config import from_plain
 from detector.data.annotations import Annotations
+from detector.engine.calibrated import link_of
 from detector.engine.run_folder import RunFolder
 from detector.errors import ConfigError, DataError
 from detector.evaluation import calibration, coco, lrp
@@ -136,11 +137,12 @@ def analyse(folder: Path, truth: dict[str, list[Plain]]) -> tuple[Plain, Packed]
     found = counted(packed, pairs)
     every = draw_matching(packed, match(packed, COCO_THRESHOLDS, pairs=pairs))
     fitted_on = halves(packed.num_images)
+    loss = LOSSES.build(from_plain(_config(run)).loss, packed.num_classes)
     return {
         "per_class_AP": dict(zip(packed.classes, map(_known, every.ap()), strict=True)),
         "optimal_lrp": lrp.summary(lrp.optimal(found[0.5])),
         "score_counts": score_counts(found[0.5]),
-        "calibration": calibrated(found, fitted_on, link_of(run, packed.num_classes)),
+        "calibration": calibrated(found, fitted_on, link_of(loss)),
         "calibration_images": {
             "fitted": int(fitted_on.sum()),
             "scored": int((~fitted_on).sum()),
@@ -187,16 +189,6 @@ def _calibrator(kind: str, found: Outcomes, link: Any) -> Calibrator | None:
 
 def _measures(found: dict[float, Outcomes]) -> dict[str, float | None]:
     return {name: measure.value for name, measure in calibration.measure(found).items()}
-
-
-def link_of(run: RunFolder, num_classes: int) -> Any:
-    """Scores (S,) to the posteriors the loss means by them; None where the loss has none."""
-    import torch
-
-    loss = LOSSES.build(from_plain(_config(run)).loss, num_classes)
-    if loss.link_inverse(torch.tensor([0.5], dtype=torch.float64)) is None:
-        return None
-    return lambda scores: loss.link_inverse(torch.as_tensor(scores)).numpy()
 
 
 def conventions() -> dict[str, str]:

@@ -133,30 +133,50 @@ def of_gradient(subject: Subject) -> list[Entry]:
 
 
 def of_anchors(subject: Subject) -> list[Entry]:
-    """What the trained models think of anchors: p_t, and figure 4 of the focal paper."""
-    found = {
-        loss: records.first_and_last(runs, "p_t") for loss, runs in subject.recorded.steps.items()
-    }
-    p_t = subject.sorted({loss: part for loss, part in found.items() if part})
+    """What the models think of anchors: p_t, and figure 4 of the focal paper."""
     return [
-        Entry(
+        _by_p_t(
+            subject,
             "p_t",
             "How sure of what is right",
-            "p_t is the probability that the model gives to what is true of an anchor: that it "
-            "has an object of its class, or that it has none. Shares of the anchors, on a "
-            "logarithmic axis; dotted at the first record, solid at the last. Training should move "
-            "both colours to the right.",
-            NO_PROBE,
-            (
-                lambda: study_panels.small_multiples(
-                    p_t, study_panels.p_t, x="p_t", y="share of the anchors"
-                )
-            )
-            if p_t
-            else None,
+            "p_t is the probability that the model gives to what is true of an anchor: that it has "
+            "an object of its class, or that it has none. Shares of the anchors of each colour; "
+            "dotted at the first record, solid at the last. Training should move both to the "
+            "right. The axis is even in log(p_t / (1 - p_t)); its outermost bins have all beyond.",
+            "share of the anchors",
+        ),
+        _by_p_t(
+            subject,
+            "gradient",
+            "Which anchors teach",
+            "The same axis, but of the absolute gradient of the class loss in place of the number "
+            "of anchors: shares of the sum over both colours. What lies far to the right is "
+            "learnt already; a loss that still has gradient there spends it on easy anchors.",
+            "share of the gradient",
         ),
         *(_cumulative(subject, kind) for kind in ("foreground", "background")),
     ]
+
+
+def _by_p_t(subject: Subject, key: str, title: str, caption: str, label: str) -> Entry:
+    found = {
+        loss: records.first_and_last(runs, key) for loss, runs in subject.recorded.steps.items()
+    }
+    is_gradient = key == "gradient"
+    panels = {
+        loss: {**part, "of_both": is_gradient}
+        for loss, part in subject.sorted(found).items()
+        if part
+    }
+    return Entry(
+        "gradient_by_p_t" if is_gradient else key,
+        title,
+        caption,
+        NO_PROBE,
+        (lambda: study_panels.small_multiples(panels, study_panels.p_t, x="p_t", y=label))
+        if panels
+        else None,
+    )
 
 
 def _cumulative(subject: Subject, kind: str) -> Entry:

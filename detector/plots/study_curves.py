@@ -71,22 +71,26 @@ def draw_over_training(
 def mean_and_range(
     runs: Sequence[Sequence[tuple[float, float]]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(P,) steps that all seeds have values at, and their mean, least and greatest value."""
-    tables = [dict(run) for run in runs if len(run)]
-    if not tables:
+    """(P,) steps at which a seed has a value, from where all have begun to where the first ends;
+    and the mean, least and greatest value there.
+
+    A seed without a value at a step is taken to lie on the line between its neighbouring ones.
+    """
+    lines = [np.asarray(run, float) for run in runs if len(run)]
+    if not lines:
         nothing = np.zeros(0)
         return nothing, nothing, nothing, nothing
-    steps = sorted(set.intersection(*map(set, tables)))
-    values = np.array([[table[step] for step in steps] for table in tables]).reshape(
-        len(tables), len(steps)
-    )
-    return np.array(steps), values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    begin, end = max(line[0, 0] for line in lines), min(line[-1, 0] for line in lines)
+    steps = np.unique(np.concatenate([line[:, 0] for line in lines]))
+    steps = steps[(steps >= begin) & (steps <= end)]
+    values = np.stack([np.interp(steps, line[:, 0], line[:, 1]) for line in lines])
+    return steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
 def _band(
     axis: Axes, runs: Sequence[Sequence[tuple[float, float]]], color: str, linestyle: str
 ) -> tuple[float, float] | None:
-    """Draws a loss; the (step, value) its line ends at, None where seeds have no step in common."""
+    """Draws a loss; the (step, value) its line ends at. None: a seed ends before another begins."""
     steps, mean, low, high = mean_and_range(runs)
     if not len(steps):
         return None

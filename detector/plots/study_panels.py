@@ -87,17 +87,22 @@ def scores(axis: Axes, content: Row) -> None:
 
 
 def p_t(axis: Axes, content: Row) -> None:
-    """Shares of the anchors by p_t, foreground and background, at the first and the last record.
+    """Shares by p_t, of foreground and of background, at the first and the last record.
 
-    content: edges (B + 1,), first and last {"foreground" | "background": counts (B,)}.
+    content: edges (B + 1,) in log(p_t / (1 - p_t)), first and last {"foreground" | "background":
+    sums (B,)}, whose shares are of the sum of that side, or of both where content has `of_both`.
     """
     for name, color in (("foreground", FOREGROUND), ("background", BACKGROUND)):
         for moment, style in (("first", ":"), ("last", "-")):
-            counts = np.asarray(content[moment][name], dtype=float)
-            shares = counts / max(counts.sum(), 1.0)
+            sums = np.asarray(content[moment][name], dtype=float)
+            sides = content[moment].values() if content.get("of_both") else [sums]
+            shares = sums / max(sum(np.sum(side) for side in sides), 1e-300)
             axis.stairs(shares, content["edges"], color=color, linestyle=style, linewidth=1.2,
                         label=f"{name}, {moment}")  # fmt: skip
-    axis.set(xlim=(0, 1), xticks=(0, 0.5, 1), yscale="log", ylim=(1e-6, 1.5))
+    marks = (0.001, 0.1, 0.9, 0.999)
+    axis.set_xticks([np.log(p / (1 - p)) for p in marks], [f"{p:g}" for p in marks])
+    axis.set(xlim=(content["edges"][0], content["edges"][-1]))
+    axis.set_ylim(bottom=0)
 
 
 def cumulative(axis: Axes, content: Row) -> None:

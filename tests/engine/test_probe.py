@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from detector.engine import histograms
 from detector.engine.checkpoint import load
-from detector.engine.probe import BINS, StepRecord, steps_to_record
+from detector.engine.probe import steps_to_record
+from detector.engine.step_record import LOGITS, SCORES, StepRecord, counted
 from detector.errors import Preempted
 from detector.layouts import Sigmoid
 from detector.structures import IGNORE, Predictions
@@ -67,7 +69,25 @@ def test_the_shares_are_those_of_a_gradient_worked_by_hand() -> None:
     assert (
         sum(found["p_t"]["foreground"]) == found["num_foreground"] == int(matches.foreground.sum())
     )
-    assert len(found["scores"]["background"]) == BINS == len(found["scores"]["edges"]) - 1
+    assert found["scores"]["edges"] == SCORES.tolist()
+    assert len(found["scores"]["background"]) == len(SCORES) - 1
+    # Of background p_t is one less the greatest probability: its logit is the negative one.
+    gradient = [0.0] * (len(LOGITS) - 1)
+    of_background = (-logits.detach().double().amax(-1))[matches.background].tolist()
+    for logit, size in zip(of_background, background, strict=True):
+        gradient[math.floor((logit + 10) / 0.5)] += size / every
+    assert found["gradient"]["background"] == pytest.approx(gradient, rel=1e-9)
+    shares = [sum(found["gradient"][side]) for side in ("foreground", "background")]
+    assert shares[1] == pytest.approx(found["negative_share"], rel=1e-9)
+    assert sum(shares) == pytest.approx(1, rel=1e-9)
+
+
+def test_what_lies_beyond_the_outermost_edges_is_counted_in_the_outermost_bins() -> None:
+    values = torch.tensor([-math.inf, -11.0, -10.0, -9.6, -9.5, 9.5, 10.0, math.inf])
+    counts = counted(values, LOGITS)
+    assert (counts[0], counts[1], counts[-1], counts.sum()) == (4, 1, 3, 8)
+    weights = torch.arange(8.0)
+    assert counted(values, LOGITS, weights)[0] == 0 + 1 + 2 + 3
 
 
 class Alone:
@@ -139,6 +159,8 @@ def test_two_processes_record_what_one_does(tmp_path: Path) -> None:
             assert a[key] == pytest.approx(b[key], rel=1e-6)  # probabilities are float32
         assert a["num_background"] == b["num_background"]
         assert a["p_t"] == b["p_t"]
+        for side in ("foreground", "background"):
+            assert a["gradient"][side] == pytest.approx(b["gradient"][side], rel=1e-6)
 
 
 def test_steps_lie_close_at_first_and_end_with_the_last() -> None:

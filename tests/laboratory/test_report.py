@@ -24,7 +24,8 @@ EVIL = "<script>alert(1)</script>"
 EDGES = [i / 40 for i in range(41)]
 
 FIGURES = {
-    *("ap", "ap_over_training", "gradient", "mining", "p_t", "cumulative_foreground"),
+    *("ap", "ap_over_training", "gradient", "mining", "p_t"),
+    *("gradient_by_p_t", "cumulative_foreground"),
     *("cumulative_background", "reliability", "scores", "initial_loss"),
     *("images_focal", "images_ssd"),
 }
@@ -90,6 +91,7 @@ def write_probe(folder: Path) -> None:
         {
             **{"step": s, "negative_share": 0.9, "hardest_share": 0.4, "num_background": 360},
             **{"selected_background": 12, "selected_score": 0.3, "p_t": histogram},
+            "gradient": histogram,
         }
         for s in (1, 20, 40)
     ]

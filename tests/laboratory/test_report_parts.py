@@ -106,6 +106,17 @@ def test_bands_are_over_the_steps_that_all_seeds_have() -> None:
     assert mean_and_range([])[0].size == 0
 
 
+def test_a_seed_without_a_value_at_a_step_does_not_take_the_step_from_the_others() -> None:
+    # The second seed has nothing at steps 2 and 3, and lies between 0 and 6 there.
+    steps, mean, low, high = mean_and_range(
+        [[(1, 2.0), (2, 4.0), (3, 9.0)], [(0, 5.0), (1, 0.0), (4, 6.0)]]
+    )
+    assert steps.tolist() == [1, 2, 3]
+    assert mean.tolist() == [1.0, 3.0, 6.5]
+    assert (low.tolist(), high.tolist()) == ([0.0, 2.0, 4.0], [2.0, 4.0, 9.0])
+    assert mean_and_range([[(1, 1.0)], [(2, 1.0)]])[0].size == 0
+
+
 def row(category: int, bbox: list[float], score: float = 0.0) -> dict[str, Any]:
     return {"image_id": 1, "category_id": category, "bbox": bbox, "score": score}
 
