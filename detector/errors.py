@@ -24,6 +24,12 @@ class DataError(UserError):
     exit_code = 3
 
 
+class LoaderError(UserError):
+    """A process that loads images died or hangs; names images."""
+
+    exit_code = 3
+
+
 class DivergedError(UserError):
     """Training was stopped: loss or gradient were not finite several times in a row."""
 

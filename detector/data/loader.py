@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from multiprocessing.synchronize import Event
-from types import FrameType
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.readers.base import Dataset
 from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Augmentation, Sample
+from detector.data.workers import Batches
 from detector.errors import UserError
 from detector.structures import BACKGROUND, Batch, Targets
 
@@ -28,8 +21,6 @@ STRIDE = 32
 
 Item = tuple[Sample, int, int]
 """A sample, its image id, its key."""
-
-Batches = Iterator[tuple[Batch, Targets]]
 
 
 def train_batches(
@@ -61,8 +52,9 @@ def train_batches(
             for first in range(0, share, micro_batch):
                 yield mine[first : first + micro_batch]
 
-    items = TrainItems(dataset, augment, seed)
-    return _load(items, groups(), num_workers, timeout, pin_memory)
+    guarded = Guarded(TrainItems(dataset, augment, seed))
+    ids = dataset.annotations.image_ids
+    return Batches(guarded, groups(), ids, num_workers, timeout=timeout, pin_memory=pin_memory)
 
 
 def evaluation_batches(
@@ -88,7 +80,8 @@ def evaluation_batches(
         [(0, i) for i in range(g * images_per_group, min((g + 1) * images_per_group, num_images))]
         for g in mine
     )
-    return _load(EvaluationItems(dataset, augment), groups, num_workers, timeout, False)
+    guarded = Guarded(EvaluationItems(dataset, augment))
+    return Batches(guarded, groups, dataset.annotations.image_ids, num_workers, timeout=timeout)
 
 
 class TrainItems(TorchDataset[Item]):
@@ -173,56 +166,3 @@ def _padded(rows: list[NDArray], most: int, filler: float) -> torch.Tensor:
     for target, row in zip(out, rows, strict=True):
         target[: len(row)] = row
     return torch.from_numpy(out)
-
-
-def _load(
-    items: TorchDataset[Item],
-    groups: Iterator[list[tuple[int, int]]],
-    num_workers: int,
-    timeout: float,
-    pin_memory: bool,
-) -> Batches:
-    loader = DataLoader(
-        Guarded(items),
-        batch_size=None,
-        sampler=groups,  # type: ignore[arg-type]
-        num_workers=num_workers,
-        timeout=timeout if num_workers > 0 else 0,
-        pin_memory=pin_memory,
-        worker_init_fn=functools.partial(_start_worker, ending()) if num_workers > 0 else None,
-        # Else the loader draws a seed, which nothing here uses, from torch's global numbers.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
-
-
-@functools.cache
-def ending() -> Event:
-    """Set when this process comes to its end, where multiprocessing asks each worker once to end,
-    with SIGTERM, and waits for it for ever."""
-    event = torch.multiprocessing.Event()
-    atexit.register(event.set)  # later than multiprocessing has registered: so it runs before
-    return event
-
-
-def _start_worker(is_ending: Event, worker: int) -> None:
-    """One thread a process. Ctrl-C is for the main process, which ends its workers in order.
-
-    A request to stop often goes to all processes of a group (torchrun and Slurm send it so): the
-    main process obeys at the end of its step, and until then it needs its workers. A second one
-    ends a worker that hangs.
-    """
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def outlive(number: int, frame: FrameType | None) -> None:
-        if is_ending.is_set():
-            os._exit(0)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, outlive)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from detector.data.loader import EvaluationItems, collate
+from detector.data.workers import PREFETCH, SHARED_MEMORY, shared_memory
 from detector.engine.initial_loss import MicroBatches
+from detector.engine.setup import Setup
 from detector.errors import OutOfMemory
 from detector.structures import BACKGROUND
 
@@ -51,4 +56,25 @@ def in_words(step: int, micro: MicroBatches) -> str:
     return (
         f"step {step}: out of memory with {num_images} images of {height} x {width} at a time and "
         f"{sum(counts)} objects, {counts[most]} of them in image {batch.image_ids[most]}; {key}"
+    )
+
+
+def lacks_shared_memory(setup: Setup) -> str | None:
+    """A warning where the batches of the loader's workers may not find room; None where they do.
+
+    Judged by the first image, at its size for the model.
+    """
+    loader = setup.config.loader
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = loader.workers * processes
+    if workers == 0 or not SHARED_MEMORY.is_dir():
+        return None
+    image = collate([EvaluationItems(setup.train_set, setup.augment)[0, 0]])[0].images
+    needed = workers * PREFETCH * setup.micro_batch * image.numel() * image.element_size()
+    if needed <= shutil.disk_usage(SHARED_MEMORY).free:
+        return None
+    return (
+        f"{workers} loader processes with {PREFETCH} batches each need about {needed / 1e6:.0f} MB "
+        f"of shared memory, and {shared_memory()}; take a smaller loader.num_workers, or in Docker "
+        "--ipc=host"
     )

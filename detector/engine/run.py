@@ -15,6 +15,7 @@ from detector.config import Config, to_yaml
 from detector.distributed import World
 from detector.engine.evaluate import report, require_pictures
 from detector.engine.log import Log, Silent
+from detector.engine.memory import lacks_shared_memory
 from detector.engine.precision import processor_name
 from detector.engine.resume import Opened, open_folder
 from detector.engine.run_folder import RunFolder
@@ -93,6 +94,8 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
         f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
         f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
     )
+    if shortage := lacks_shared_memory(setup):
+        log.say(f"WARNING: {shortage}")
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     log.say(
         f"loss {config.loss.name}, box loss {config.box_loss.name}, "

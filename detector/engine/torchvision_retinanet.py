@@ -29,7 +29,12 @@ class TorchvisionRetinaNet(nn.Module):
 
     def __init__(self, config: BenchmarkConfig) -> None:
         super().__init__()
-        options: dict[str, Any] = config.train.backbone.options
+        backbone = config.train.backbone
+        require(
+            backbone.name == "resnet",
+            f"backbone: {backbone.name} given; torchvision's RetinaNet is timed with a resnet",
+        )
+        options: dict[str, Any] = backbone.options
         model = config.train.model
         norm = torchvision_norm(options.get("norm", "auto"))
         net: Any = get_model(options["arch"], weights=None, norm_layer=norm)

@@ -34,7 +34,8 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
 
     Raises DivergedError after `max_bad_steps` steps in a row whose loss or gradient is not finite,
     Preempted after a signal asked for an end; `last.pt` is saved first in the second case.
-    OutOfMemory names the key to lower, StorageError says at the end that the disk was full.
+    OutOfMemory names the key to lower, LoaderError the images that were being loaded, StorageError
+    says at the end that the disk was full.
     """
     config, world = setup.config, setup.world
     model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
@@ -49,21 +50,19 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     if evaluation_is_due(setup, state):  # stopped between a save and its evaluation
         metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
         wrapped.train()
-    batches = iter(
-        train_batches(
-            setup.train_set,
-            setup.augment,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            micro_batch=setup.micro_batch,
-            rank=world.rank,
-            world_size=world.size,
-            start_step=state.step,
-            stop_step=setup.num_steps,
-            num_workers=config.loader.workers,
-            timeout=config.loader.timeout,
-            pin_memory=world.device.type == "cuda",
-        )
+    batches = train_batches(
+        setup.train_set,
+        setup.augment,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        micro_batch=setup.micro_batch,
+        rank=world.rank,
+        world_size=world.size,
+        start_step=state.step,
+        stop_step=setup.num_steps,
+        num_workers=config.loader.workers,
+        timeout=config.loader.timeout,
+        pin_memory=world.device.type == "cuda",
     )
     while state.step < setup.num_steps:
         rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
@@ -74,7 +73,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             micro = [next(batches) for _ in range(setup.accumulation)]
             images = chained(state.images, micro)
         record = probe.record(state) if probe else None
-        with explained(state.step + 1, micro):
+        with explained(state.step + 1, micro), batches.explained():
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock, record)
 

@@ -14,6 +14,7 @@ from detector.convert.files import read_torch
 from detector.engine import checkpoint
 from detector.errors import ConfigError
 from detector.layouts import Layout
+from detector.models.backbones.torchvision import CLASSIFIERS
 from detector.models.detector import Detector
 from detector.registry import LOSSES
 from detector.schema import require
@@ -21,6 +22,9 @@ from detector.schema import require
 CLASS_LAYER = "head.class_outputs."
 COUNTER = ".num_batches_tracked"
 """Of live batch norm; says nothing about what a layer computes."""
+
+FIRST_LAYERS = {"conv1.weight", "features.0.0.weight"}
+"""Of torchvision's ResNets and MobileNets."""
 
 MAX_NAMED = 3
 """Tensors that a message names for each fault."""
@@ -88,11 +92,11 @@ def of_backbone(content: Any, path: str) -> Given:
     """The weights of a classifier of torchvision's, without its last layer. Raises ConfigError."""
     is_state = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
     require(
-        is_state and "conv1.weight" in content,
-        f"weights: {path} is neither a checkpoint of this project nor a ResNet of torchvision's; "
-        "weights of other frameworks are converted first, with tools/convert.py",
+        is_state and not FIRST_LAYERS.isdisjoint(content),
+        f"weights: {path} is neither a checkpoint of this project nor a ResNet or MobileNet of "
+        "torchvision's; weights of other frameworks are converted first, with tools/convert.py",
     )
-    weights = {f"backbone.{k}": v for k, v in content.items() if not k.startswith("fc.")}
+    weights = {f"backbone.{k}": v for k, v in content.items() if not k.startswith(CLASSIFIERS)}
     return Given(weights, "the file has none")
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from detector.config import from_plain
+from detector.distributed import World
 from detector.engine import memory, replay
 from detector.engine.checkpoint import load
+from detector.engine.setup import build
 from detector.errors import ConfigError, DataError, DivergedError, OutOfMemory
 from tests.commands import Command
 from tests.engine.faults import FaultInjector, Kind
@@ -165,3 +170,24 @@ def test_a_bad_step_is_no_step_for_weights(tmp_path: Path, inject: Inject) -> No
 def test_a_config_error_is_what_a_missing_folder_is() -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         replay.replay("nowhere", "cpu")
+
+
+def test_too_little_shared_memory_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, loader={"num_workers": 3}, micro_batch=2)
+    setup, _ = build(from_plain(config), config, World(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(memory, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, 3 * 2 * 2 * 3 * 64 * 64))
+    assert memory.lacks_shared_memory(setup) is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, 147_455))
+    warning = memory.lacks_shared_memory(setup)
+    assert warning is not None
+    assert warning.startswith("3 loader processes with 2 batches each need about 0 MB of shared")
+    assert warning.endswith("take a smaller loader.num_workers, or in Docker --ipc=host")
+
+
+class _Usage(NamedTuple):
+    total: int
+    used: int
+    free: int

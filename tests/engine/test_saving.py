@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,11 +138,12 @@ def test_a_disk_that_stays_full_keeps_the_old_one_and_is_told_at_once_and_at_the
     assert stage.steps() == {"last.pt": 30, "step_000000010.pt": 10}
 
 
-def save_until_killed(folder: RunFolder, packed: list[bytes], seconds: float) -> None:
-    """A process that does nothing but save, and its end by SIGKILL after so many seconds.
+def save_until_killed(folder: RunFolder, packed: list[bytes], seconds: float) -> int:
+    """A process that does nothing but save, and its end by SIGKILL: how many saves it had finished.
 
     It is a fork that calls nothing of torch: starting another Python would take a second each.
     """
+    read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         for i in range(10**9):
@@ -150,29 +151,51 @@ def save_until_killed(folder: RunFolder, packed: list[bytes], seconds: float) ->
             if folder.last.exists():
                 saving._keep(folder.last, folder.kept_as(1))
             checkpoint.put_in_place(temporary, folder.last)
+            os.write(write, b".")
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+    os.close(write)
+    with os.fdopen(read, "rb") as finished:
+        return len(finished.read())
 
 
-def unreadable_after_kills(path: Path, num_kills: int) -> int:
-    """How often no whole last.pt was there after a process was killed while it saved."""
-    folder, generator, unreadable = RunFolder(path), random.Random(0), 0
+@dataclass(frozen=True)
+class Kills:
+    """unreadable: how often no whole last.pt was there. saves_lost: the most finished saves that
+    were not in it; the one that was interrupted is not finished, and costs `save_every` steps.
+    """
+
+    unreadable: int
+    saves_lost: int
+
+
+def kill_while_saving(path: Path, num_kills: int) -> Kills:
+    """Processes killed at random moments while they save."""
+    folder, generator, unreadable, most = RunFolder(path), random.Random(0), 0, 0
     folder.last.parent.mkdir(parents=True)
-    packed = [pack({"step": i, "w": torch.full((100_000,), float(i))}) for i in range(2)]
-    checkpoint.write_atomically(folder.last, packed[0])
+    number = 256
+    packed = [pack({"step": i, "w": torch.full((100_000,), float(i))}) for i in range(number)]
     for _ in range(num_kills):
-        save_until_killed(folder, packed, generator.uniform(0.0, 0.03))
+        checkpoint.write_atomically(folder.last, packed[-1])  # as if before the first
+        finished = save_until_killed(folder, packed, generator.uniform(0.0, 0.03))
+        assert finished < number - 1  # else the next line could take many lost saves for few
         try:
             content = load(folder.last)
             assert (content["w"] == content["step"]).all()
         except (ConfigError, AssertionError):
             unreadable += 1
-    return unreadable
+        else:
+            # Saves 0 to finished - 1 are told; the next may be in place and not told yet.
+            most = max(most, finished - (content["step"] + 1) % number)
+    return Kills(unreadable, most)
 
 
-def test_a_process_killed_while_it_saves_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    assert unreadable_after_kills(tmp_path, 10) == 0
+def test_a_process_killed_while_it_saves_leaves_the_latest_whole_checkpoint(
+    tmp_path: Path,
+) -> None:
+    kills = kill_while_saving(tmp_path, 10)
+    assert (kills.unreadable, kills.saves_lost) == (0, 0)
 
 
 def test_what_a_config_says_to_keep_is_a_number_from_1(tmp_path: Path) -> None:

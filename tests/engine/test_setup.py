@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from detector.config import Config, from_plain
 from detector.data.loader import evaluation_batches
 from detector.distributed import World
-from detector.engine.setup import build, count_steps, estimate_prior, split_batch
+from detector.engine.setup import (
+    build,
+    count_steps,
+    estimate_prior,
+    split_batch,
+    synchronized,
+)
 from detector.errors import ConfigError
 from detector.layouts import Objectness, Sigmoid, Softmax
 from detector.model_config import AnchorConfig
 from detector.models.anchors import AnchorGenerator
+from detector.models.detector import build_detector
 from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
 from detector.schema import Plug
 from tests.engine.tiny import tiny
@@ -116,3 +125,38 @@ def test_a_threshold_from_the_prior_is_a_number_in_the_saved_config() -> None:
     assert setup.plain["model"]["postprocess"] == {"score_threshold": pytest.approx(0.04)}
     assert plain["model"]["postprocess"] == {"score_threshold": "from_prior"}
     assert from_plain(setup.plain).model.postprocess == setup.config.model.postprocess
+
+
+class TestSynchronizedBatchNorm:
+    """Of several GPUs only the structure can be tried without them."""
+
+    LIVE = Plug("resnet", {"arch": "resnet18", "norm": "batch"})
+
+    def model(self, tmp_path: Path, backbone: Plug) -> tuple[Any, Config]:
+        config = replace(from_plain(tiny(tmp_path)), backbone=backbone, sync_batchnorm=True)
+        return build_detector(backbone, config.model, Sigmoid(2), 0.01), config
+
+    def kinds(self, model: nn.Module) -> set[type[nn.Module]]:
+        return {type(m) for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
+
+    def test_live_batch_norm_of_several_gpus_is_replaced(self, tmp_path: Path) -> None:
+        model, config = self.model(tmp_path, self.LIVE)
+        assert self.kinds(model) == {nn.BatchNorm2d}
+        before = model.state_dict()
+        one = synchronized(model, config, World(0, 1, torch.device("cuda", 0)))
+        assert self.kinds(one) == {nn.BatchNorm2d}
+        two = synchronized(model, config, World(1, 2, torch.device("cuda", 1)))
+        assert self.kinds(two) == {nn.SyncBatchNorm}
+        assert two.state_dict().keys() == before.keys()  # so checkpoints fit either way
+        off = replace(config, sync_batchnorm=False)
+        model, _ = self.model(tmp_path, self.LIVE)
+        assert synchronized(model, off, World(0, 2, torch.device("cuda", 0))) is model
+        assert self.kinds(model) == {nn.BatchNorm2d}
+
+    def test_it_is_refused_where_it_cannot_be(self, tmp_path: Path) -> None:
+        cpu = World(0, 2, torch.device("cpu"))
+        with pytest.raises(ConfigError, match="device is cpu; a GPU is needed"):
+            synchronized(*self.model(tmp_path, self.LIVE), cpu)
+        group = Plug("resnet", {"arch": "resnet18"})
+        with pytest.raises(ConfigError, match="the model has no live batch norm"):
+            synchronized(*self.model(tmp_path, group), World(0, 2, torch.device("cuda", 0)))

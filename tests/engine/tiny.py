@@ -18,7 +18,7 @@ TINY: dict[str, Any] = {
     "loss": {"name": "focal", "weight": 1.0, "alpha": 0.25, "gamma": 2.0},
     "box_loss": {"name": "smooth_l1", "weight": 1.0},
     "matcher": {"name": "retinanet"},
-    "backbone": {"name": "resnet", "arch": "resnet18"},
+    "backbone": {"name": "mobilenet", "arch": "mobilenet_v3_small"},
     "data": {"name": "generated", "num_train": 10, "num_val": 3, "image_size": 64, "max_size": 32},
     "augment": {"name": "albumentations", "horizontal_flip": 0.5},
     "optim": {"name": "adamw", "lr": 1e-3},

@@ -22,7 +22,7 @@ from detector.engine.checkpoint import load, save
 from detector.errors import ConfigError, Preempted
 from tests.commands import ROOT
 from tests.engine.test_processes import last, status, two
-from tests.engine.test_saving import unreadable_after_kills
+from tests.engine.test_saving import kill_while_saving
 from tests.engine.test_train import StopAfter, assert_same, first_gradient
 from tests.engine.tiny import go, launch, losses, tiny, torchrun
 from tests.guarantees.evaluation import evaluation
@@ -91,7 +91,11 @@ def resume_two(folder: Path) -> str:
 
 
 def kills(folder: Path) -> str:
-    return f"{unreadable_after_kills(folder / 'k', 50)} of 50 left no whole checkpoint"
+    found = kill_while_saving(folder / "k", 50)
+    return (
+        f"{found.unreadable} of 50 left no whole checkpoint; finished saves lost at most: "
+        f"{found.saves_lost}, so at most save_every steps are made again"
+    )
 
 
 def bits(folder: Path) -> str:
