@@ -9,14 +9,11 @@ from typing import Any
 
 from detector import distributed
 from detector.config import Config
-from detector.data.loader import evaluation_batches
-from detector.data.readers.base import Dataset
 from detector.distributed import World
 from detector.engine import anchors, checkpoint
 from detector.engine.calibrated import KEY, Calibration, link_of
 from detector.engine.checkpoint import write_atomically
-from detector.engine.evaluate import at_root, config_of, restore, val_set
-from detector.engine.precision import choose
+from detector.engine.evaluate import at_root, config_of, subject_of
 from detector.engine.run_folder import RunFolder
 from detector.engine.score import detect_all
 from detector.evaluation import coco, held_out
@@ -24,7 +21,7 @@ from detector.evaluation.analysis import Costs
 from detector.evaluation.calibrators import Calibrator, Link
 from detector.evaluation.held_out import Halves
 from detector.evaluation.text import aligned, digits
-from detector.registry import AUGMENTATIONS, LOSSES, MATCHERS
+from detector.registry import LOSSES, MATCHERS
 from detector.schema import require
 from detector.tool_config import CalibrateConfig
 
@@ -78,19 +75,9 @@ def _calibrate(
     output: Path,
 ) -> dict[str, Any]:
     config = replace(config, evaluation=replace(config.evaluation, limit=None))
-    dataset = val_set(saved, config, asked.checkpoint)
-    precision = choose(config.precision, world.device)
-    model, layout = restore(saved, config, world, precision)
-    rows = detect_all(
-        model,
-        layout,
-        dataset,
-        augment=AUGMENTATIONS.build(config.augment),
-        config=config,
-        world=world,
-        precision=precision,
-    )
-    truth = coco.ground_truth(dataset.annotations)
+    subject = subject_of(saved, config, world, asked.checkpoint)
+    rows = detect_all(subject)
+    truth = coco.ground_truth(subject.dataset.annotations)
     halves = held_out.halve(truth, rows, seed=asked.seed)
     fitted = {method: _fit(halves, method, link, asked) for method in held_out.methods_for(link)}
     stored = calibration(halves, fitted[asked.method], asked)
@@ -98,13 +85,13 @@ def _calibrate(
     if asked.anchors:
         assert link is not None
         found["anchors"] = anchors.anchor_calibration(
-            model,
-            layout,
+            subject.model,
+            subject.layout,
             MATCHERS.build(config.matcher),
-            _batches(dataset, config),
+            subject.batches(0, 1),
             link,
             device=world.device,
-            precision=precision,
+            precision=subject.precision,
             draws=asked.draws,
             seed=asked.seed,
         )
@@ -123,20 +110,6 @@ def _fit(
 ) -> Calibrator | None:
     return held_out.fit(
         halves, method, link=link, target=asked.target, min_detections=asked.min_detections
-    )
-
-
-def _batches(dataset: Dataset, config: Config) -> Any:
-    """All images once, on this process."""
-    return evaluation_batches(
-        dataset,
-        AUGMENTATIONS.build(config.augment),
-        images_per_group=config.evaluation.images_per_group,
-        rank=0,
-        world_size=1,
-        num_workers=config.loader.workers,
-        timeout=config.loader.timeout,
-        limit=None,
     )
 
 

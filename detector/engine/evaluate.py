@@ -18,7 +18,7 @@ from detector.engine.calibrated import calibration_of
 from detector.engine.figures import Pixels
 from detector.engine.precision import Precision, choose
 from detector.engine.run_folder import RunFolder
-from detector.engine.score import measure, score, write_metrics, write_pictures
+from detector.engine.score import Subject, measure, score, write_metrics, write_pictures
 from detector.engine.setup import Setup, State, prepare
 from detector.engine.weights import weights_to_evaluate
 from detector.errors import ConfigError, DataError
@@ -33,17 +33,16 @@ from detector.tool_config import EvaluateConfig
 
 def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
     """Metrics of the run's evaluated model on the val split."""
-    return score(
+    subject = Subject(
         state.evaluated_model,
         state.loss.layout,
         setup.val_set,
-        augment=setup.augment,
-        config=setup.config,
-        world=setup.world,
-        precision=setup.precision,
-        folder=folder,
-        seed=setup.config.seed,
+        setup.augment,
+        setup.config,
+        setup.world,
+        setup.precision,
     )
+    return score(subject, folder=folder, seed=setup.config.seed)
 
 
 def report(metrics: dict[str, Any], folder: RunFolder) -> None:
@@ -98,22 +97,10 @@ def _evaluate_checkpoint(
     folder: RunFolder,
 ) -> dict[str, Any]:
     path = str(asked.checkpoint)
-    precision = choose(config.precision, world.device)
-    dataset = val_set(saved, config, path)
+    subject = subject_of(saved, config, world, path)
     stored = calibration_of(saved, path) if asked.calibrated else None
-    model, layout = restore(saved, config, world, precision)
-    metrics = score(
-        model,
-        layout,
-        dataset,
-        augment=AUGMENTATIONS.build(config.augment),
-        config=config,
-        world=world,
-        precision=precision,
-        folder=folder,
-        calibrator=stored.calibrator if stored else None,
-        seed=asked.seed,
-    )
+    calibrator = stored.calibrator if stored else None
+    metrics = score(subject, folder=folder, calibrator=calibrator, seed=asked.seed)
     if world.is_main:
         report(metrics, folder)
     return metrics
@@ -203,6 +190,15 @@ def config_of(saved: dict[str, Any], path: str) -> Config:
     config = from_plain(saved["config"])
     require_known({kind: getattr(config, kind) for kind in REGISTRIES}, config.plugins, path)
     return config
+
+
+def subject_of(saved: dict[str, Any], config: Config, world: World, path: str) -> Subject:
+    """The model of a checkpoint and the val split of its data. path: of the checkpoint."""
+    precision = choose(config.precision, world.device)
+    dataset = val_set(saved, config, path)
+    model, layout = restore(saved, config, world, precision)
+    augment = AUGMENTATIONS.build(config.augment)
+    return Subject(model, layout, dataset, augment, config, world, precision)
 
 
 def restore(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from detector.config import Config, EvaluationConfig
 from detector.data.annotations import Annotations
-from detector.data.loader import evaluation_batches
+from detector.data.loader import Batches, evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.transforms import Augmentation
 from detector.distributed import World
@@ -64,48 +65,50 @@ def detect(
     return rows
 
 
-def detect_all(
-    model: nn.Module,
-    layout: Layout,
-    dataset: Dataset,
-    *,
-    augment: Augmentation,
-    config: Config,
-    world: World,
-    precision: Precision,
-) -> list[Row]:
+@dataclass(frozen=True)
+class Subject:
+    """A model to be evaluated, on what images, and how."""
+
+    model: nn.Module
+    layout: Layout
+    dataset: Dataset
+    augment: Augmentation
+    config: Config
+    world: World
+    precision: Precision
+
+    def batches(self, rank: int, world_size: int) -> Batches:
+        """The share of a rank of the images that the config's evaluation asks for."""
+        return evaluation_batches(
+            self.dataset,
+            self.augment,
+            images_per_group=self.config.evaluation.images_per_group,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.config.loader.workers,
+            timeout=self.config.loader.timeout,
+            limit=self.config.evaluation.limit,
+        )
+
+
+def detect_all(subject: Subject) -> list[Row]:
     """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
-    batches = evaluation_batches(
-        dataset,
-        augment,
-        images_per_group=config.evaluation.images_per_group,
-        rank=world.rank,
-        world_size=world.size,
-        num_workers=config.loader.workers,
-        timeout=config.loader.timeout,
-        limit=config.evaluation.limit,
-    )
+    world = subject.world
     rows = detect(
-        model,
-        layout,
-        batches,
-        category_ids=dataset.annotations.category_ids,
-        config=config.model.postprocess,
+        subject.model,
+        subject.layout,
+        subject.batches(world.rank, world.size),
+        category_ids=subject.dataset.annotations.category_ids,
+        config=subject.config.model.postprocess,
         device=world.device,
-        precision=precision,
+        precision=subject.precision,
     )
     return coco.sort_results([row for part in world.gather(rows) for row in part])
 
 
 def score(
-    model: nn.Module,
-    layout: Layout,
-    dataset: Dataset,
+    subject: Subject,
     *,
-    augment: Augmentation,
-    config: Config,
-    world: World,
-    precision: Precision,
     folder: RunFolder | None = None,
     calibrator: Calibrator | None = None,
     seed: int = 0,
@@ -117,15 +120,8 @@ def score(
     calibrator: maps the scores first. seed: of the intervals.
     """
     began = time.perf_counter()
-    rows = detect_all(
-        model,
-        layout,
-        dataset,
-        augment=augment,
-        config=config,
-        world=world,
-        precision=precision,
-    )
+    rows = detect_all(subject)
+    config, world, dataset = subject.config, subject.world, subject.dataset
     metrics: dict[str, Any] = {}
     if world.is_main:
         annotations = first(dataset.annotations, config.evaluation.limit)
