@@ -38,7 +38,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     says at the end that the disk was full.
     """
     config, world = setup.config, setup.world
-    model, loss, optimizer, scaler = state.model, state.loss, state.optimizer, state.scaler
+    model = state.model
     wrapped = world.wrap(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     stop, saver = StopRequest(), Saver(setup, state, folder, log)
@@ -66,7 +66,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     )
     while state.step < setup.num_steps:
         rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
-        for group in optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate
 
         with clock("data"):
@@ -77,45 +77,31 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock, record)
 
-        # Guard: one small read tells every rank the same, so all step or none does.
         with clock("optimizer"):
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
-            rest = [sums.positives.to(norm), norm.new_tensor(float(stop.requested))]
-            facts = torch.stack([*sums.terms.values(), *rest])
-            facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
-            *terms, positives, stops = facts
-            values = dict(zip(sums.terms, terms, strict=True))
-            is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
-            if is_finite:
-                scaler.step(optimizer)
-                loss.update({name: world.sum(v) for name, v in sums.statistics.items()})
-                state.balance.update(values, positives)
-            scaler.update()
-            optimizer.zero_grad()
-            if is_finite and state.ema is not None:
+            done = update(setup, state, parameters, sums, stop_requested=stop.requested)
+            if done.is_finite and state.ema is not None:
                 state.ema.update(model, state.step)
         if sums.foretold is not None:
-            log.initial(sums.foretold, values)
-        values = {"loss": sum(terms), **values}
-        bad_steps = 0 if is_finite or scaler.get_scale() > 1 else bad_steps + 1
-        if not is_finite:
-            bad_values = {"loss": values["loss"], "gradient": float(norm)}
+            log.initial(sums.foretold, done.terms)
+        values = {"loss": sum(done.terms.values()), **done.terms}
+        bad_steps = 0 if done.is_finite or state.scaler.get_scale() > 1 else bad_steps + 1
+        if not done.is_finite:
+            bad_values = {"loss": values["loss"], "gradient": done.norm}
             log.say(f"step {state.step + 1}: {bad_values}: step skipped")
             if bad_steps == 1:
                 log.say(crash.write(setup, state, folder, micro, bad_values))
             if bad_steps >= config.max_bad_steps:
                 raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
         state.step, state.images = state.step + 1, images
-        state.skipped += not is_finite
+        state.skipped += not done.is_finite
         if probe:
-            probe.after(state, record, is_finite=is_finite)
+            probe.after(state, record, is_finite=done.is_finite)
             wrapped.train()
 
         log.advance()
-        is_end, wants_stop = state.step == setup.num_steps, stops > 0
+        is_end, wants_stop = state.step == setup.num_steps, done.wants_stop
         if state.step % config.log_every == 0 or is_end:
-            values |= {"lr": rate, "grad_norm": float(norm), **clock.take()}
+            values |= {"lr": rate, "grad_norm": done.norm, **clock.take()}
             values["memory_gb"] = peak_gigabytes(world.device)
             log.step(state.step, values, config.batch_size)
         is_due = evaluation_is_due(setup, state)
@@ -239,3 +225,40 @@ def add(totals: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     """Adds `values` to `totals`, name by name."""
     for name, value in values.items():
         totals[name] = totals[name] + value if name in totals else value
+
+
+@dataclass(frozen=True)
+class Update:
+    """What all ranks know of a step alike. terms: of the whole step, by name. norm: of the gradient
+    before it is clipped. is_finite: else nothing was changed by it."""
+
+    terms: dict[str, float]
+    norm: float
+    is_finite: bool
+    wants_stop: bool
+
+
+def update(
+    setup: Setup, state: State, parameters: list[nn.Parameter], sums: Sums, *, stop_requested: bool
+) -> Update:
+    """The optimizer's step where loss and gradient are finite on every rank, else none at all.
+
+    stop_requested: of this rank; the outcome's `wants_stop` is that of any.
+    """
+    config, world, scaler = setup.config, setup.world, state.scaler
+    scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
+    # One small read tells every rank the same, so all step or none does.
+    rest = [sums.positives.to(norm), norm.new_tensor(float(stop_requested))]
+    facts = torch.stack([*sums.terms.values(), *rest])
+    facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
+    *values, positives, stops = facts
+    terms = dict(zip(sums.terms, values, strict=True))
+    is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
+    if is_finite:
+        scaler.step(state.optimizer)
+        state.loss.update({name: world.sum(v) for name, v in sums.statistics.items()})
+        state.balance.update(terms, positives)
+    scaler.update()
+    state.optimizer.zero_grad()
+    return Update(terms, float(norm), is_finite, stops > 0)
