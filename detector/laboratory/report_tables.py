@@ -44,7 +44,7 @@ class Table:
 def tables(content: Plain) -> dict[str, Table]:
     """Those of the page by name."""
     return {
-        "accuracy": table(content, accuracy()),
+        "accuracy": table(content, accuracy(content)),
         "classes": table(content, by_class(content)),
         "calibration": table(content, calibration()),
         "cost": table(content, cost()),
@@ -92,7 +92,7 @@ def _cell(
     known = [one for one in values if one is not None]
     span = ""
     if len(known) > 1:
-        span = f"{digits(min(known), column.places)} to {digits(max(known), column.places)}"
+        span = f"{digits(min(known), column.places)}\u2013{digits(max(known), column.places)}"
     return Cell(digits(value, column.places), span, value is not None and value == best)
 
 
@@ -108,9 +108,12 @@ def _of(*keys: str) -> Callable[[Plain], Any]:
     return value
 
 
-def accuracy() -> list[Column]:
+def accuracy(content: Plain) -> list[Column]:
+    """A size of which there is no object has no column."""
+    done = [run for run in content["runs"] if run["state"] == "done"]
+    there = [name for name in ACCURACY if any(_of(name)(run) is not None for run in done)]
     return [
-        *(Column(name, _of(name)) for name in ACCURACY),
+        *(Column(name, _of(name)) for name in there or ACCURACY),
         Column("optimal LRP ↓", _of("optimal_lrp", "value"), -1),
     ]
 

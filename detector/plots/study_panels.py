@@ -82,8 +82,7 @@ def scores(axis: Axes, content: Row) -> None:
         axis.stairs(content[name], content["edges"], color=color, fill=True, alpha=0.25)
         axis.stairs(content[name], content["edges"], color=color, linewidth=1, label=name)
     axis.set(xlim=(0, 1), xticks=(0, 0.5, 1), yscale="symlog")
-    highest = max(max(content["right"]), max(content["wrong"]))
-    axis.set_ylim(0, max(axis.get_ylim()[1], 2 * highest))  # the axis is that of all panels
+    _raise_top(axis, 2 * max(max(content["right"]), max(content["wrong"])))
 
 
 def p_t(axis: Axes, content: Row) -> None:
@@ -92,6 +91,7 @@ def p_t(axis: Axes, content: Row) -> None:
     content: edges (B + 1,) in log(p_t / (1 - p_t)), first and last {"foreground" | "background":
     sums (B,)}, whose shares are of the sum of that side, or of both where content has `of_both`.
     """
+    highest = 0.0
     for name, color in (("foreground", FOREGROUND), ("background", BACKGROUND)):
         for moment, style in (("first", ":"), ("last", "-")):
             sums = np.asarray(content[moment][name], dtype=float)
@@ -99,10 +99,17 @@ def p_t(axis: Axes, content: Row) -> None:
             shares = sums / max(sum(np.sum(side) for side in sides), 1e-300)
             axis.stairs(shares, content["edges"], color=color, linestyle=style, linewidth=1.2,
                         label=f"{name}, {moment}")  # fmt: skip
+            highest = max(highest, float(shares.max()))
     marks = (0.001, 0.1, 0.9, 0.999)
     axis.set_xticks([np.log(p / (1 - p)) for p in marks], [f"{p:g}" for p in marks])
     axis.set(xlim=(content["edges"][0], content["edges"][-1]))
-    axis.set_ylim(bottom=0)
+    _raise_top(axis, 1.05 * highest)
+
+
+def _raise_top(axis: Axes, top: float) -> None:
+    """An axis from 0, which all panels share, to at least this."""
+    has_top = not axis.get_autoscaley_on()
+    axis.set_ylim(0, max(axis.get_ylim()[1], top) if has_top else top)
 
 
 def cumulative(axis: Axes, content: Row) -> None:

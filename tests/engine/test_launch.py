@@ -215,7 +215,6 @@ def test_the_tool_trains_prints_one_table_and_does_nothing_the_second_time(
 
 
 def test_submitit_runs_them_too(tmp_path: Path, train: Path) -> None:
-    pytest.importorskip("submitit")
     from detector.engine import slurm
 
     folder = tmp_path / "study"
