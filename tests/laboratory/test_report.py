@@ -177,7 +177,7 @@ def test_the_verdict_comes_before_the_numbers_and_failed_runs_are_named(full: Pa
 
 def test_the_table_has_means_and_the_range_of_the_seeds(full: Path) -> None:
     text = re.sub(r"\s+", " ", page_of(full))
-    assert '<td class="best">0.410<span>0.400–0.420</span></td>' in text
+    assert '<td class="best">0.410<span>0.400\u20130.420</span></td>' in text
     assert "<td>0.300</td>" in text  # one seed: no range
 
 

@@ -167,7 +167,7 @@ def test_a_table_has_the_best_first_and_marked_and_unfinished_losses_last() -> N
     found = table(content, [Column("AP", lambda run: run["AP"])])
     assert found.rows == [
         ("focal", 1, [Cell("0.500", "", True)]),
-        ("ssd", 2, [Cell("0.375", "0.250–0.500")]),
+        ("ssd", 2, [Cell("0.375", "0.250\u20130.500")]),
         ("yolo", 0, [Cell("-")]),
     ]
 
