@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
 import os
 import re
 import signal
@@ -77,14 +78,15 @@ def test_a_worker_may_die_while_the_main_process_does_other_things() -> None:
     dataset = make_dataset(SIZES, COUNTS)
     options = {"seed": 1, "batch_size": 2, "micro_batch": 2, "stop_step": 2, "num_workers": 1}
     batches = train_batches(dataset, Albumentations(), **options)  # type: ignore[arg-type]
+    before = multiprocessing.active_children()  # the one of the test above that hangs
     next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
     with pytest.raises(LoaderError, match="killed by signal: Killed"), batches.explained():
-        kill_children_and_wait()
+        kill_and_wait(worker)
 
 
-def kill_children_and_wait() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
+def kill_and_wait(worker: multiprocessing.process.BaseProcess) -> None:
+    worker.kill()
     for _ in range(6000):
         time.sleep(0.01)
 
