@@ -27,7 +27,7 @@ class DataError(UserError):
 class LoaderError(UserError):
     """A process that loads images died or hangs; names images."""
 
-    exit_code = 3
+    exit_code = 2
 
 
 class DivergedError(UserError):

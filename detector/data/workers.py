@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import re
 import shutil
 import signal
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +64,7 @@ class Batches(Iterator[tuple[Batch, Targets]]):
         self._image_ids, self._groups = image_ids, groups
         self._on_the_way: deque[Group] = deque()
         self._loaded: Iterator[Any] | None = None
+        self._pids: set[int] = set()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_size=None,
@@ -76,24 +79,24 @@ class Batches(Iterator[tuple[Batch, Targets]]):
         )
 
     def __next__(self) -> tuple[Batch, Targets]:
-        if self._loaded is None:
-            self._loaded = iter(self._loader)
-        with self.explained():
+        with explained(self):
+            if self._loaded is None:
+                ALIVE.add(self)
+                self._loaded = iter(self._loader)
+                self._pids = {worker.pid for worker in getattr(self._loaded, "_workers", ())}
             batch = next(self._loaded)
         self._on_the_way.popleft()
         if isinstance(batch, UserError):
             raise batch
         return batch
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turns what torch says of a lost worker, at any place of the block, into LoaderError."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not str(error).startswith((LOST, LATE)):
-                raise
-            raise LoaderError(in_words(str(error), self._image_ids, self._on_the_way)) from error
+    def ids_on_the_way(self, *, first: bool) -> list[int]:
+        """Image ids of the batches that were handed to workers and have not come back.
+
+        first: of the one that is to come next alone.
+        """
+        groups = list(self._on_the_way)[: 1 if first else None]
+        return [int(self._image_ids[index]) for group in groups for _, index in group]
 
     def _sent(self) -> Iterator[Group]:
         """The groups, each noted when it is handed to a worker."""
@@ -102,23 +105,47 @@ class Batches(Iterator[tuple[Batch, Targets]]):
             yield group
 
 
-def in_words(error: str, image_ids: NDArray, on_the_way: Sequence[Group]) -> str:
+ALIVE: weakref.WeakSet[Batches] = weakref.WeakSet()
+"""Those whose workers were started. torch tells of any lost worker wherever this process is: while
+it works on batches of the same workers, or evaluates with others."""
+
+
+@contextmanager
+def explained(waiting: Batches | None = None) -> Iterator[None]:
+    """Turns what torch says of a lost worker, at any place of the block, into LoaderError.
+
+    waiting: the batches that the block waits for.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if not said.startswith((LOST, LATE)):
+            raise
+        # Where the block waits for a batch, torch's first error is the cause of the one that comes.
+        if error.__cause__ is not None and str(error.__cause__).startswith(LOST):
+            said = str(error.__cause__)
+        lost = set(map(int, re.findall(r"\d+", said.partition(")")[0]))) if LOST in said else set()
+        owner = next((one for one in ALIVE if one._pids & lost), waiting)
+        is_late = said.startswith(LATE)
+        ids = [] if owner is None else owner.ids_on_the_way(first=is_late)
+        raise LoaderError(in_words(said, ids, is_late=is_late)) from error
+
+
+def in_words(said: str, ids: Sequence[int], *, is_late: bool) -> str:
     """One line of what torch says, the images that may be the cause, and what to do."""
-    said = error.splitlines()[0].strip().rstrip(".")
-    is_late = error.startswith(LATE)
-    # Batches come in order, so one that is late is the first.
-    groups = list(on_the_way)[:1] if is_late else on_the_way
-    ids = [int(image_ids[index]) for group in groups for _, index in group]
-    named = ", ".join(map(str, ids[:MAX_NAMED]))
-    more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
-    advice = (
-        "a slow disk or network, or loader.timeout is too short"
-        if is_late
-        else "processes are often killed for memory, which a smaller loader.num_workers saves"
+    line = said.splitlines()[0].strip().rstrip(".")
+    if ids:
+        more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
+        line += f"; loading image ids {', '.join(map(str, ids[:MAX_NAMED]))}{more}"
+    room = f"{shared_memory()}; in Docker, --ipc=host gives all of the machine's"
+    if "shared memory" in said or "Bus error" in said:
+        return f"{line}; {room}"
+    if is_late:
+        return f"{line}; a slow disk or network, too short a loader.timeout, or no room: {room}"
+    return (
+        f"{line}; processes are often killed for memory, which a smaller loader.num_workers saves"
     )
-    if "shared memory" in error or "Bus error" in error:
-        advice = f"{shared_memory()}; in Docker, --ipc=host gives all of the machine's"
-    return f"{said}; loading image ids {named}{more}; {advice}"
 
 
 def shared_memory() -> str:

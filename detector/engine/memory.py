@@ -70,11 +70,13 @@ def lacks_shared_memory(setup: Setup) -> str | None:
     if workers == 0 or not SHARED_MEMORY.is_dir():
         return None
     image = collate([EvaluationItems(setup.train_set, setup.augment)[0, 0]])[0].images
-    needed = workers * PREFETCH * setup.micro_batch * image.numel() * image.element_size()
+    # While an evaluation runs, the workers of the training hold what they have ready.
+    images = setup.micro_batch + setup.config.evaluation.images_per_group
+    needed = workers * PREFETCH * images * image.numel() * image.element_size()
     if needed <= shutil.disk_usage(SHARED_MEMORY).free:
         return None
     return (
-        f"{workers} loader processes with {PREFETCH} batches each need about {needed / 1e6:.0f} MB "
-        f"of shared memory, and {shared_memory()}; take a smaller loader.num_workers, or in Docker "
-        "--ipc=host"
+        f"{workers} loader processes with {PREFETCH} batches each, in training and in evaluation, "
+        f"need about {needed / 1e6:.0f} MB of shared memory, and {shared_memory()}; take a smaller "
+        "loader.num_workers, or in Docker --ipc=host"
     )

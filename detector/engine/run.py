@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from detector import distributed
 from detector.config import Config, to_yaml
+from detector.data.workers import explained
 from detector.distributed import World
 from detector.engine.evaluate import report, require_pictures
 from detector.engine.log import Log, Silent
@@ -64,9 +65,10 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> None:
         )
     else:
         log = Silent()
-    introduce(setup, state, opened, log)
     try:
-        metrics = train(setup, state, folder, log)
+        introduce(setup, state, opened, log)
+        with explained():
+            metrics = train(setup, state, folder, log)
     except BaseException as error:
         if world.is_main:
             _write_failure(folder, state, error)
@@ -94,7 +96,7 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
         f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
         f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
     )
-    if shortage := lacks_shared_memory(setup):
+    if world.is_main and (shortage := lacks_shared_memory(setup)):
         log.say(f"WARNING: {shortage}")
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     log.say(

@@ -14,9 +14,10 @@ from torch import nn
 
 from detector.config import Config, EvaluationConfig
 from detector.data.annotations import Annotations
-from detector.data.loader import Batches, evaluation_batches
+from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.transforms import Augmentation
+from detector.data.workers import Batches, explained
 from detector.distributed import World
 from detector.engine.figures import Pixels, write_figures, write_worst
 from detector.engine.precision import Precision
@@ -94,15 +95,16 @@ class Subject:
 def detect_all(subject: Subject) -> list[Row]:
     """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
     world = subject.world
-    rows = detect(
-        subject.model,
-        subject.layout,
-        subject.batches(world.rank, world.size),
-        category_ids=subject.dataset.annotations.category_ids,
-        config=subject.config.model.postprocess,
-        device=world.device,
-        precision=subject.precision,
-    )
+    with explained():
+        rows = detect(
+            subject.model,
+            subject.layout,
+            subject.batches(world.rank, world.size),
+            category_ids=subject.dataset.annotations.category_ids,
+            config=subject.config.model.postprocess,
+            device=world.device,
+            precision=subject.precision,
+        )
     return coco.sort_results([row for part in world.gather(rows) for row in part])
 
 

@@ -73,7 +73,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             micro = [next(batches) for _ in range(setup.accumulation)]
             images = chained(state.images, micro)
         record = probe.record(state) if probe else None
-        with explained(state.step + 1, micro), batches.explained():
+        with explained(state.step + 1, micro):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock, record)
 

@@ -76,12 +76,17 @@ def over_training(steps: dict[str, list[list[Plain]]], value: Any) -> dict[str, 
 
 
 def first_and_last(runs: Sequence[Sequence[Plain]], key: str) -> Plain | None:
-    """Histograms `key` of all seeds together, at the first and at the last record of each."""
+    """Histograms `key` of all seeds together, at the first and at the last record of each.
+
+    Those between other edges than the latest, of an older version, are left out.
+    """
     known = [[row[key] for row in run if row.get(key)] for run in runs]
+    edges = next((run[-1]["edges"] for run in reversed(known) if run), None)
+    known = [[row for row in run if row["edges"] == edges] for run in known]
     known = [run for run in known if run]
     if not known:
         return None
-    result: Plain = {"edges": known[0][0]["edges"]}
+    result: Plain = {"edges": edges}
     for moment, place in (("first", 0), ("last", -1)):
         result[moment] = {
             name: np.sum([run[place][name] for run in known], axis=0)

@@ -84,12 +84,16 @@ class ArrayDataset(Dataset):
 
 
 def make_dataset(
-    sizes: list[tuple[int, int]], counts: list[int], broken: frozenset[int] = frozenset()
+    sizes: list[tuple[int, int]],
+    counts: list[int],
+    broken: frozenset[int] = frozenset(),
+    *,
+    first_id: int = 100,
 ) -> ArrayDataset:
     """Images of (height, width) with so many objects of 4 x 5 px, of classes 0, 1, 2 in turn."""
     rows = Rows()
     for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        rows.image_ids.append(100 + i)
+        rows.image_ids.append(first_id + i)
         rows.file_names.append(f"{i}.png")
         rows.sizes.append(size)
         for m in range(count):

@@ -9,13 +9,12 @@ import re
 import signal
 import time
 
-import numpy as np
 import pytest
 
 from detector.data.loader import train_batches
 from detector.data.sampler import step_samples
 from detector.data.transforms import Albumentations, Sample
-from detector.data.workers import in_words
+from detector.data.workers import explained, in_words
 from detector.errors import LoaderError
 from tests.data.files import ArrayDataset, make_dataset
 
@@ -81,7 +80,7 @@ def test_a_worker_may_die_while_the_main_process_does_other_things() -> None:
     before = multiprocessing.active_children()  # the one of the test above that hangs
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - set(before)
-    with pytest.raises(LoaderError, match="killed by signal: Killed"), batches.explained():
+    with pytest.raises(LoaderError, match="killed by signal: Killed"), explained():
         kill_and_wait(worker)
 
 
@@ -91,12 +90,39 @@ def kill_and_wait(worker: multiprocessing.process.BaseProcess) -> None:
         time.sleep(0.01)
 
 
-def test_many_images_are_counted_and_shared_memory_is_named() -> None:
-    ids = np.arange(100) + 1000
-    groups = [[(0, i) for i in range(8 * g, 8 * g + 8)] for g in range(3)]
+def test_of_several_loaders_the_images_are_those_of_the_lost_worker() -> None:
+    other = make_dataset([(16, 16)] * 4, COUNTS, first_id=500)
+    batches = [
+        train_batches(dataset, Albumentations(), seed=1, batch_size=2, micro_batch=2, stop_step=2,
+                      num_workers=1)
+        for dataset in (make_dataset(SIZES, COUNTS), other)
+    ]  # fmt: skip
+    before = multiprocessing.active_children()
+    next(batches[1])
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    next(batches[0])
+    with pytest.raises(LoaderError, match=r"loading image ids 50\d, 50\d; "), explained(batches[0]):
+        kill_and_wait(worker)
+
+
+def test_the_first_error_of_torch_is_told_where_another_hides_it() -> None:
     killed = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"
-    line = in_words(f"{killed} dataloader's workers are out of shared memory.", ids, groups)
-    assert "loading image ids 1000, 1001," in line
-    assert "1015 and 8 more; " in line
-    assert "--ipc=host" in line
+    first = RuntimeError(f"{killed} dataloader's workers are out of shared memory.")
+    with pytest.raises(LoaderError) as caught, explained():
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly") from first
+    line = str(caught.value)
+    assert line.startswith(killed)
     assert "MB free of" in line
+    assert "--ipc=host" in line
+    assert "loading image" not in line
+
+
+def test_other_errors_are_left_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), explained():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_many_images_are_counted() -> None:
+    line = in_words("DataLoader worker (pid 7) is killed by ...", range(1000, 1024), is_late=False)
+    assert "loading image ids 1000, 1001," in line
+    assert "1015 and 8 more; processes are often killed for memory" in line

@@ -177,13 +177,15 @@ def test_too_little_shared_memory_is_told_before_the_first_step(
 ) -> None:
     config = tiny(tmp_path, loader={"num_workers": 3}, micro_batch=2)
     setup, _ = build(from_plain(config), config, World(0, 1, torch.device("cpu")))
+    images = 2 + setup.config.evaluation.images_per_group
+    room = 3 * 2 * images * 3 * 64 * 64  # workers, batches of each, images, bytes of an image
     monkeypatch.setattr(memory, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, 3 * 2 * 2 * 3 * 64 * 64))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, room))
     assert memory.lacks_shared_memory(setup) is None
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, 147_455))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, room - 1))
     warning = memory.lacks_shared_memory(setup)
     assert warning is not None
-    assert warning.startswith("3 loader processes with 2 batches each need about 0 MB of shared")
+    assert warning.startswith("3 loader processes with 2 batches each, in training and in eval")
     assert warning.endswith("take a smaller loader.num_workers, or in Docker --ipc=host")
 
 

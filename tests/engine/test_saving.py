@@ -162,23 +162,27 @@ def save_until_killed(folder: RunFolder, packed: list[bytes], seconds: float) ->
 
 @dataclass(frozen=True)
 class Kills:
-    """unreadable: how often no whole last.pt was there. saves_lost: the most finished saves that
-    were not in it; the one that was interrupted is not finished, and costs `save_every` steps.
+    """finished: saves, of all processes. unreadable: how often no whole last.pt was there.
+    saves_lost: the most finished saves that were not in it; the one that was interrupted is not
+    finished, and costs `save_every` steps.
     """
 
+    finished: int
     unreadable: int
     saves_lost: int
 
 
 def kill_while_saving(path: Path, num_kills: int) -> Kills:
     """Processes killed at random moments while they save."""
-    folder, generator, unreadable, most = RunFolder(path), random.Random(0), 0, 0
+    folder, generator = RunFolder(path), random.Random(0)
+    total = unreadable = most = 0
     folder.last.parent.mkdir(parents=True)
     number = 256
     packed = [pack({"step": i, "w": torch.full((100_000,), float(i))}) for i in range(number)]
     for _ in range(num_kills):
         checkpoint.write_atomically(folder.last, packed[-1])  # as if before the first
         finished = save_until_killed(folder, packed, generator.uniform(0.0, 0.03))
+        total += finished
         assert finished < number - 1  # else the next line could take many lost saves for few
         try:
             content = load(folder.last)
@@ -188,13 +192,14 @@ def kill_while_saving(path: Path, num_kills: int) -> Kills:
         else:
             # Saves 0 to finished - 1 are told; the next may be in place and not told yet.
             most = max(most, finished - (content["step"] + 1) % number)
-    return Kills(unreadable, most)
+    return Kills(total, unreadable, most)
 
 
 def test_a_process_killed_while_it_saves_leaves_the_latest_whole_checkpoint(
     tmp_path: Path,
 ) -> None:
     kills = kill_while_saving(tmp_path, 10)
+    assert kills.finished > 0
     assert (kills.unreadable, kills.saves_lost) == (0, 0)
 
 

@@ -93,8 +93,8 @@ def resume_two(folder: Path) -> str:
 def kills(folder: Path) -> str:
     found = kill_while_saving(folder / "k", 50)
     return (
-        f"{found.unreadable} of 50 left no whole checkpoint; finished saves lost at most: "
-        f"{found.saves_lost}, so at most save_every steps are made again"
+        f"{found.unreadable} of 50 left no whole checkpoint; of {found.finished} finished saves at "
+        f"most {found.saves_lost} lost by a kill (the interrupted one costs save_every steps)"
     )
 
 

@@ -13,7 +13,7 @@ from detector.registry import BACKBONES
 
 @BACKBONES.register("mobilenet")
 class MobileNet(TorchvisionBackbone):
-    """A MobileNetV3, a tenth of a ResNet's weights; the options of `TorchvisionBackbone`.
+    """A MobileNetV3; the options of `TorchvisionBackbone`.
 
     A map of a stride is the last one before the next halving, C5 with the widening 1 x 1
     convolution after it. A stage is what has one stride: 2, 4, 8, 16, 32.
