@@ -235,11 +235,16 @@ def soak(folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", SOAK, str(folder / "run")], cwd=ROOT, capture_output=True, text=True
     )
-    found = re.search(r"GROWTH \[(.*), (.*)\]", done.stdout)
+    found = re.search(r"GROWTH (.*)", done.stdout)
     if found is None:
         return f"FAILED: {done.stderr[-200:]}"
-    main, worker = (float(number) for number in found.groups())
-    return f"from step 200 to 2,000: main process {main:+.1%}, worker {worker:+.1%}"
+    parts = [
+        f"{name} {before:.1f} to {after:.1f} MB ({after / before - 1:+.2%})"
+        for name, (before, after) in zip(
+            ("main process", "worker"), json.loads(found[1]), strict=True
+        )
+    ]
+    return f"resident from step 200 to 2,000: {', '.join(parts)}"
 
 
 CASES = {
