@@ -145,16 +145,18 @@ def launch(
     machine: Machine | None = None,
     say: Callable[[str], None] = print,
     look: Callable[[], None] = lambda: None,
+    stop: StopRequest | None = None,
 ) -> list[Result]:
     """Runs all jobs, and what became of each, in their order.
 
     Finished folders are skipped, unfinished ones gone on with; a job that fails stops no other. On
     SIGTERM or SIGUSR1 the runs are told to save, and no further one is begun. say: told of each
-    start and end. look: called several times a second while runs go on.
+    start and end. look: called several times a second while runs go on. stop: says afterwards
+    whether there was such a signal: a run that is told in its last step ends as any other.
     """
     require_different_names(jobs)
     machine = machine or Machine()
-    stop, is_told = StopRequest(), False
+    stop, is_told = stop or StopRequest(), False
     results: dict[str, Result] = {}
     waiting, running = list(jobs), list[Running]()
     while waiting or running:

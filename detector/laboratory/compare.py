@@ -15,6 +15,7 @@ from detector.engine import launch
 from detector.engine.launch import Job, Machine, Result
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import count_steps
+from detector.engine.signals import StopRequest
 from detector.errors import ConfigError, Preempted
 from detector.laboratory import search, study, tables
 from detector.laboratory.collect import collect
@@ -37,18 +38,26 @@ class Plan:
     data: Plain
 
 
-def compare(config: CompareConfig, compose: Compose, base: Plain, folder: Path) -> int:
+def compare(
+    config: CompareConfig,
+    compose: Compose,
+    base: Plain,
+    folder: Path,
+    stop: StopRequest | None = None,
+) -> int:
     """Trains what is not trained, collects and reports into a folder; the exit code.
 
-    compose: the plain config of a run with further overrides. base: the same without any.
-    Raises ConfigError where the folder holds another study, or arms did not see the same images.
+    compose: the plain config of a run with further overrides. base: the same without any. stop: of
+    a caller that has more to do. Raises ConfigError where the folder holds another study, or arms
+    did not see the same images, Preempted after a signal.
     """
+    stop = stop or StopRequest()
     arms = study.arms_of(config.losses)
     files = Files(folder)
     RunFolder(files.folder).require_writable()
     plan = make_plan(arms, config, compose, base)
     machine = Machine(parallel=config.parallel, gpus=launch.visible_gpus())
-    chosen = search.learning_rates(plan.configs, config, files, machine)
+    chosen = search.learning_rates(plan.configs, config, files, machine, stop)
     for arm in arms:
         plain = study.with_factor(plan.configs[arm.name], chosen.factors[arm.name])
         study.write_config(plain, files.configs, arm.name)
@@ -58,8 +67,8 @@ def compare(config: CompareConfig, compose: Compose, base: Plain, folder: Path) 
         for seed in range(config.seeds)  # seed by seed: a study that is stopped early is balanced
         for arm in arms
     ]
-    results = run_all(jobs, files.runs, machine, plan.steps)
-    require_not_stopped(results, files)
+    results = run_all(jobs, files.runs, machine, plan.steps, stop)
+    require_not_stopped(results, files, stop)
     return finish(files, plan.val, results, draws=config.draws)
 
 
@@ -124,21 +133,23 @@ def write_study(files: Files, config: CompareConfig, plan: Plan, search: Plain |
     study.write_json(files.study, content)
 
 
-def run_all(jobs: list[Job], folder: Path, machine: Machine, steps: int) -> list[Result]:
+def run_all(
+    jobs: list[Job], folder: Path, machine: Machine, steps: int, stop: StopRequest
+) -> list[Result]:
     """Runs what is not done, with one display for all."""
     progress = Progress(jobs, folder, steps)
     try:
-        return launch.launch(jobs, folder, machine, progress.say, progress.look)
+        return launch.launch(jobs, folder, machine, progress.say, progress.look, stop)
     finally:
         progress.close()
 
 
-def require_not_stopped(results: Sequence[Result], files: Files) -> None:
+def require_not_stopped(results: Sequence[Result], files: Files, stop: StopRequest) -> None:
     """Raises Preempted where a signal ended it: the same command goes on."""
-    left = [result for result in results if result.exit_code == 75]
-    if left:
+    if stop.requested or any(result.exit_code == 75 for result in results):
+        left = sum(not result.is_done for result in results)
         raise Preempted(
-            f"stopped by a signal with {len(left)} of {len(results)} runs left; the same command "
+            f"stopped by a signal with {left} of {len(results)} runs left; the same command "
             f"goes on with {files.folder}"
         )
 

@@ -17,6 +17,7 @@ from detector.engine import launch
 from detector.engine.launch import Machine
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import count_steps
+from detector.engine.signals import StopRequest
 from detector.errors import ConfigError, Preempted
 from detector.laboratory import study
 from detector.laboratory.progress import Progress
@@ -37,7 +38,11 @@ class Chosen:
 
 
 def learning_rates(
-    configs: dict[str, Plain], config: CompareConfig, files: Files, machine: Machine
+    configs: dict[str, Plain],
+    config: CompareConfig,
+    files: Files,
+    machine: Machine,
+    stop: StopRequest,
 ) -> Chosen:
     """The factor of each arm: 1 without a search. Raises Preempted where a signal ended it."""
     if not config.lr_search:
@@ -53,9 +58,9 @@ def learning_rates(
             study.write_config(study.with_factor(held_out, factor), configs_folder, key)
             jobs.append(study.job(f"{name}/lr_{factor:g}", key, configs_folder, 0))
     progress = Progress(jobs, files.search, steps)
-    results = launch.launch(jobs, files.search, machine, progress.say, progress.look)
+    results = launch.launch(jobs, files.search, machine, progress.say, progress.look, stop)
     progress.close()
-    if any(result.exit_code == 75 for result in results):
+    if stop.requested or any(result.exit_code == 75 for result in results):
         raise Preempted(f"stopped by a signal; the same command goes on with {files.folder}")
     found = {
         name: {f"{f:g}": _ap(files.search / name / f"lr_{f:g}") for f in config.lr_search}

@@ -10,6 +10,7 @@ from typing import Any
 
 from detector.config import from_plain
 from detector.data.export import figures
+from detector.engine.signals import StopRequest
 from detector.laboratory import study
 from detector.laboratory.compare import compare
 from detector.laboratory.study import Compose, Files, Plain
@@ -38,13 +39,14 @@ def sweep(config: CompareConfig, compose: Compose, folder: Path) -> int:
     """A study for each step of `config.sweep`, then sweep.json and sweep.png; the exit code.
 
     The code is that of the first study with a run that failed; the others are done all the same.
+    Raises Preempted after a signal.
     """
     steps = [with_words(tuple(shlex.split(text)), compose) for text in config.sweep]
-    codes, found = [], []
+    codes, found, stop = [], [], StopRequest()
     for number, step in enumerate(steps, 1):
         print(f"step {number} of {len(steps)}: {' '.join(step.words) or 'as it is'}", flush=True)
         files = Files(folder / f"step_{number}")
-        codes.append(compare(config, step.compose, step.plain, files.folder))
+        codes.append(compare(config, step.compose, step.plain, files.folder, stop))
         found.append(read_step(number, step, files, folder))
         study.write_json(folder / SWEEP, {"command": study.command(), "steps": found})
     pictures = draw(found, folder) if len(found) > 1 else []

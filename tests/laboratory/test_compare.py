@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from detector.config import from_plain
 from detector.engine import launch
 from detector.engine.launch import Job, Result
 from detector.engine.run import run
+from detector.engine.signals import SIGNALS
 from detector.errors import ConfigError
 from detector.laboratory import search
 from detector.laboratory.collect import halves, require_same_images
@@ -118,6 +121,26 @@ def test_a_sweep_is_a_study_a_step_with_its_measured_imbalance(
     assert easy < hard
     assert set(found[0]["losses"]) == {"focal"}
     assert Path("out/sweep.png").stat().st_size > 1000
+
+
+def test_a_signal_in_the_last_step_of_a_run_ends_the_sweep_all_the_same(
+    command: Command, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = launch.launch
+
+    def told_too_late(*arguments: Any) -> list[Result]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return train(*arguments)  # which goes to its end
+
+    monkeypatch.setattr(launch, "launch", told_too_late)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    outcome = command("compare", *SMOKE, "losses=[focal]", "seeds=1", "sweep=['','']",
+                      "output_dir=out")  # fmt: skip
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+    assert outcome.code == 75
+    assert "stopped by a signal with 0 of 1 runs left; the same command goes on" in outcome.err
+    assert not Path("out/step_2").exists()
 
 
 @pytest.mark.parametrize(
