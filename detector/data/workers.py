@@ -61,14 +61,14 @@ class Batches(Iterator[tuple[Batch, Targets]]):
         timeout: float,
         pin_memory: bool = False,
     ) -> None:
-        self._image_ids, self._groups = image_ids, groups
+        self._image_ids = image_ids
         self._on_the_way: deque[Group] = deque()
         self._loaded: Iterator[Any] | None = None
         self._pids: set[int] = set()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_size=None,
-            sampler=self._sent(),  # type: ignore[arg-type]
+            sampler=noted(groups, self._on_the_way),  # type: ignore[arg-type]
             num_workers=num_workers,
             prefetch_factor=PREFETCH if num_workers > 0 else None,
             timeout=timeout if num_workers > 0 else 0,
@@ -98,11 +98,12 @@ class Batches(Iterator[tuple[Batch, Targets]]):
         groups = list(self._on_the_way)[: 1 if first else None]
         return [int(self._image_ids[index]) for group in groups for _, index in group]
 
-    def _sent(self) -> Iterator[Group]:
-        """The groups, each noted when it is handed to a worker."""
-        for group in self._groups:
-            self._on_the_way.append(group)
-            yield group
+
+def noted(groups: Iterator[Group], on_the_way: deque[Group]) -> Iterator[Group]:
+    """The groups, each noted when it is handed to a worker."""
+    for group in groups:
+        on_the_way.append(group)
+        yield group
 
 
 ALIVE: weakref.WeakSet[Batches] = weakref.WeakSet()

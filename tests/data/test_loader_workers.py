@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.process
 import os
@@ -88,6 +89,22 @@ def kill_and_wait(worker: multiprocessing.process.BaseProcess) -> None:
     worker.kill()
     for _ in range(6000):
         time.sleep(0.01)
+
+
+def test_workers_end_with_the_batches_they_were_started_for() -> None:
+    dataset = make_dataset(SIZES, COUNTS)
+    options = {"seed": 1, "batch_size": 2, "micro_batch": 2, "stop_step": 9, "num_workers": 1}
+    before = multiprocessing.active_children()
+    batches = train_batches(dataset, Albumentations(), **options)  # type: ignore[arg-type]
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    gc.disable()  # nothing refers to them in a circle, which would keep the worker for long
+    try:
+        del batches
+    finally:
+        gc.enable()
+    worker.join(10)
+    assert not worker.is_alive()
 
 
 def test_of_several_loaders_the_images_are_those_of_the_lost_worker() -> None:
