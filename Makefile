@@ -30,7 +30,7 @@ every-loss: ## the same with every loss there is, for seconds each: whether they
 	$(MAKE) --no-print-directory losses FOLDER=runs/every-loss \
 	  LOSSES="$(basename $(notdir $(wildcard configs/loss/*.yaml)))" ARGS="experiment=smoke $(ARGS)"
 
-compare: $(INSTALLED) ## train 6 losses with 3 seeds on generated data: a report (27 minutes)
+compare: $(INSTALLED) ## train 6 losses with 3 seeds on generated data: a report (half an hour)
 	$(PYTHON_OF_VENV) tools/compare.py experiment=compare_generated output_dir=runs/compare $(ARGS)
 
 test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
