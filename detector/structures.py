@@ -12,7 +12,7 @@ Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive. Sizes and scales are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -96,6 +96,10 @@ class Targets:
     def pin_memory(self) -> Targets:
         """As `Batch.pin_memory`."""
         return _with_tensors(self, Tensor.pin_memory)
+
+
+MicroBatches = Sequence[tuple[Batch, Targets]]
+"""What one device is given of an optimizer step, part by part."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,11 @@ BASE = {
 PARTS = {"convert", "data", "models", "losses", "box_losses", "matchers", "evaluation", "plots"}
 """Side by side: none imports another; they meet in the types of `structures` and `layouts`."""
 
-ABOVE = {"engine": set[str](), "laboratory": {"engine"}}
+ABOVE = {
+    "criterion": set[str](),
+    "engine": {"criterion"},
+    "laboratory": {"criterion", "engine"},
+}
 """What stands on the parts, and what of one another it may use: the laboratory is on top."""
 
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
@@ -84,6 +88,8 @@ def test_every_child_of_the_package_has_its_place() -> None:
         ("detector/losses/focal.py", "def f():\n    from detector.matchers import base"),
         ("detector/boxes.py", "from detector.losses import base"),
         ("detector/data/loader.py", "from detector.engine import log"),
+        ("detector/losses/focal.py", "from detector.criterion import Criterion"),
+        ("detector/criterion/criterion.py", "from detector.engine.setup import Setup"),
         ("detector/engine/train.py", "from tools import train"),
         ("detector/engine/train.py", "from detector.laboratory import study"),
         ("detector/plots/curves.py", "from detector.laboratory import study"),

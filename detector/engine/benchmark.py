@@ -25,14 +25,13 @@ import detector
 from detector.data.annotations import Rows, pack
 from detector.data.readers.base import Dataset
 from detector.distributed import World
-from detector.engine.initial_loss import MicroBatches
 from detector.engine.precision import processor_name
 from detector.engine.setup import build
 from detector.engine.stopwatch import Stopwatch
 from detector.engine.torchvision_retinanet import TorchvisionRetinaNet
 from detector.engine.train import backward
 from detector.models.postprocess import postprocess
-from detector.structures import Batch, Targets
+from detector.structures import Batch, MicroBatches, Targets
 from detector.tool_config import BenchmarkConfig
 
 
@@ -69,7 +68,7 @@ class Ours:
         batch, _ = self.micro[0]
         with self.setup.precision.autocast(self.setup.world.device):
             predictions = self.state.model.eval()(batch)
-        layout = self.state.loss.layout
+        layout = self.state.criterion.layout
         postprocess(predictions, layout, batch, self.setup.config.model.postprocess)
 
 

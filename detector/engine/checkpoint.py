@@ -12,6 +12,8 @@ import io
 import os
 import shutil
 import struct
+import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,9 +21,13 @@ import torch
 
 from detector.errors import ConfigError, StorageError
 
-FORMAT_VERSION = 2
-READABLE = (1, FORMAT_VERSION)
-"""1: without a checksum, and without what weightings remember: good for evaluation."""
+FORMAT_VERSION = 3
+READABLE = (1, 2, FORMAT_VERSION)
+"""1: without a checksum, and without what weightings remember: good for evaluation. 2: the parts of
+the criterion as entries of their own."""
+
+RENAMED = {"loss": "loss.", "balance": "weighting."}
+"""Entries of formats 1 and 2, and what their keys begin with in the entry `criterion` of 3."""
 
 MARK = b"sha256:"
 DIGITS = 64
@@ -120,7 +126,7 @@ def load(path: str | Path) -> dict[str, Any]:
         reason = "it is damaged, or holds more than tensors and plain values"
         raise ConfigError(f"checkpoint: {path} cannot be read: {reason}")
     _check_format(content, path, has_checksum=fits is not None)
-    return content
+    return _upgraded(content, path)
 
 
 def fits_checksum(file: BinaryIO) -> bool | None:
@@ -160,7 +166,39 @@ def _check_format(content: Any, path: Path, *, has_checksum: bool) -> None:
     if version not in READABLE:
         raise ConfigError(
             f"checkpoint: {path} has format {version}, "
-            f"{' and '.join(map(str, READABLE))} are what this version reads"
+            f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]} are what this version reads"
         )
-    if version == FORMAT_VERSION and not has_checksum:
+    if version > 1 and not has_checksum:
         raise ConfigError(f"checkpoint: {path} cannot be read: it is damaged (no checksum)")
+
+
+def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content as the present format has it. One of format 1 keeps its number, since it lacks
+    what going on takes."""
+    version = content["format_version"]
+    if version == FORMAT_VERSION:
+        return content
+    old = {name: content.pop(name) for name in RENAMED if name in content}
+    content["criterion"] = {
+        RENAMED[name] + key: torch.as_tensor(value, dtype=_kind(value))
+        for name, part in old.items()
+        for key, value in part.items()
+    }
+    if version > 1:
+        content["format_version"] = FORMAT_VERSION
+    _tell_once(
+        f"note: {path} has format {version}, which later versions will not read; what is saved "
+        f"from it has format {FORMAT_VERSION} ({', '.join(old)} are now in criterion)"
+    )
+    return content
+
+
+def _kind(value: Any) -> torch.dtype | None:
+    """float64 for a Python number, the kind that it was computed in; a tensor keeps its own."""
+    return None if isinstance(value, torch.Tensor) else torch.float64
+
+
+@lru_cache
+def _tell_once(line: str) -> None:
+    """Prints the line where it has not been said: a run reads its checkpoint several times."""
+    print(line, file=sys.stderr)

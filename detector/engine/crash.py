@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from detector.engine import checkpoint, saving
-from detector.engine.initial_loss import MicroBatches
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import Setup, State
 from detector.errors import StorageError
-from detector.structures import Batch, Targets
+from detector.structures import Batch, MicroBatches, Targets
 
 BATCH, CHECKPOINT = "batch.json", "checkpoint.pt"
 MOST = 5
@@ -91,8 +90,8 @@ def examine(setup: Setup, state: State, micro: MicroBatches) -> list[str]:
 def _examine(setup: Setup, state: State, batch: Batch, targets: Targets) -> list[str]:
     with setup.precision.autocast(setup.world.device):
         predictions = state.model(batch)
-    matches = setup.matcher(predictions.anchors, targets, predictions)
-    terms = {**state.loss(predictions, matches), **setup.box_loss(predictions, matches)}
+    matches = state.criterion.match(predictions.anchors, targets, predictions)
+    terms = state.criterion.unweighted(predictions, matches)
     total = torch.stack([term.sum() for term in terms.values()]).sum()
     leaves = {"logits": predictions.logits, "deltas": predictions.deltas}
     gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)

@@ -35,7 +35,7 @@ def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, 
     """Metrics of the run's evaluated model on the val split."""
     subject = Subject(
         state.evaluated_model,
-        state.loss.layout,
+        state.criterion.layout,
         setup.val_set,
         setup.augment,
         setup.config,

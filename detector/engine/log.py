@@ -11,9 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from detector.criterion.initial_loss import describe
 from detector.engine import figures, panels, status
 from detector.engine.checkpoint import write_atomically
-from detector.engine.initial_loss import in_words
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import Setup, State
 from detector.evaluation.report import Report
@@ -61,10 +61,10 @@ class Log:
         if self._bar is not None:
             self._bar.update()
 
-    def initial(self, foretold: dict[str, float], measured: dict[str, float]) -> None:
-        """The terms of the first step as foretold and as measured."""
-        self.say(in_words(foretold, measured))
-        record = {"foretold": foretold, "measured": measured}
+    def initial(self, expected: dict[str, float], measured: dict[str, float]) -> None:
+        """The terms of the first step as expected and as measured."""
+        self.say(describe(expected, measured))
+        record = {"foretold": expected, "measured": measured}
         self._folder.initial.write_text(json.dumps(record, indent=1) + "\n")
 
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None:
@@ -191,7 +191,7 @@ class Silent:
 
     def advance(self) -> None: ...
 
-    def initial(self, foretold: dict[str, float], measured: dict[str, float]) -> None: ...
+    def initial(self, expected: dict[str, float], measured: dict[str, float]) -> None: ...
 
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None: ...
 

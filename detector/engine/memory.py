@@ -13,10 +13,9 @@ import torch
 
 from detector.data.loader import EvaluationItems, collate
 from detector.data.workers import PREFETCH, SHARED_MEMORY, shared_memory
-from detector.engine.initial_loss import MicroBatches
 from detector.engine.setup import Setup
 from detector.errors import OutOfMemory
-from detector.structures import BACKGROUND
+from detector.structures import BACKGROUND, MicroBatches
 
 REFUSALS = ("can't allocate memory", "out of memory")
 """What torch says on a CPU, and CUDA's libraries on their own account, in a plain RuntimeError."""

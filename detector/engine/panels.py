@@ -60,7 +60,7 @@ def write(writer: Any, setup: Setup, state: State) -> None:
 @torch.no_grad()
 def look(setup: Setup, state: State) -> Iterator[Panel]:
     """The panels, one image after another: the memory is that of one."""
-    model, layout, device = state.evaluated_model, state.loss.layout, setup.world.device
+    model, layout, device = state.evaluated_model, state.criterion.layout, setup.world.device
     classes = setup.val_set.annotations.classes
     keep = replace(setup.config.model.postprocess, score_threshold=THRESHOLD)
     items = EvaluationItems(setup.val_set, setup.augment)
@@ -73,7 +73,7 @@ def look(setup: Setup, state: State) -> Iterator[Panel]:
         with setup.precision.autocast(device):
             predictions = model(on_device)
         found = postprocess(predictions, layout, on_device, keep)[0]
-        foreground, background = anchor_scores(setup, state, predictions, targets)
+        foreground, background = anchor_scores(state, predictions, targets)
         sides = of_objects(0, targets, classes), of_detections(found, classes)
         yield Panel(f"image_{number}", beside(batch, *sides), foreground, background)
 
@@ -85,12 +85,12 @@ def fixed_images(dataset: Dataset) -> list[int]:
 
 
 def anchor_scores(
-    setup: Setup, state: State, predictions: Predictions, targets: Targets
+    state: State, predictions: Predictions, targets: Targets
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The best score over classes of the anchors with an object, and of those without."""
     targets = to_device(targets, predictions.logits.device)
-    matches = setup.matcher(predictions.anchors, targets, predictions)
-    best = state.loss.layout.scores(predictions.logits).amax(-1)
+    matches = state.criterion.match(predictions.anchors, targets, predictions)
+    best = state.criterion.layout.scores(predictions.logits).amax(-1)
     chosen = best[matches.foreground], best[matches.background]
     foreground, background = (scores.float().cpu().numpy() for scores in chosen)
     return foreground, background

@@ -53,7 +53,7 @@ class Probe:
     """
 
     def __init__(self, setup: Setup, state: State, folder: Path) -> None:
-        self.setup, self.folder, self.layout = setup, folder, state.loss.layout
+        self.setup, self.folder, self.layout = setup, folder, state.criterion.layout
         self.steps = steps_to_record(setup.num_steps, setup.config.probe.points)
         self.middle = setup.num_steps // 2
         self.lines: list[dict[str, Any]] = []
@@ -142,7 +142,7 @@ def found(setup: Setup, state: State, index: int) -> list[dict[str, Any]]:
     """The best detections of an image of the val split, as rows of COCO's results format."""
     predictions, batch, _ = predicted(setup, state, [index])
     config = setup.config.model.postprocess
-    best = postprocess(predictions, state.loss.layout, batch, config)[0]
+    best = postprocess(predictions, state.criterion.layout, batch, config)[0]
     return coco.results(
         batch.image_ids[0],
         best.boxes[:MOST_DETECTIONS].cpu().double().numpy(),
@@ -171,13 +171,13 @@ def final(setup: Setup, state: State) -> dict[str, Any]:
     A sample is an output of an anchor where classes are asked one by one (Sigmoid), as in the
     paper; under any other layout it is an anchor, with `true_probabilities`. Summed over ranks.
     """
-    world, layout = setup.world, state.loss.layout
+    world, layout = setup.world, state.criterion.layout
     number = min(FINAL_IMAGES, len(setup.val_set.annotations))
     at = histograms.edges()
     parts = {side: histograms.histogram(np.zeros(0), at) for side in SIDES}
     for index in range(world.rank, number, world.size):
         predictions, _, targets = predicted(setup, state, [index])
-        matches = setup.matcher(predictions.anchors, targets, predictions)
+        matches = state.criterion.match(predictions.anchors, targets, predictions)
         for side, logits in zip(SIDES, true_logits(layout, predictions, matches), strict=True):
             more = histograms.histogram(logits.double().cpu().numpy(), at)
             parts[side] = histograms.added(parts[side], more)

@@ -14,14 +14,13 @@ from detector import distributed
 from detector.config import from_plain
 from detector.data.loader import train_batches
 from detector.engine import checkpoint, crash
-from detector.engine.initial_loss import MicroBatches
 from detector.engine.run_folder import RunFolder
 from detector.engine.saving import require_same_data
 from detector.engine.setup import Setup, State, build
 from detector.engine.stopwatch import Stopwatch
 from detector.engine.train import backward
 from detector.errors import ConfigError, DataError
-from detector.structures import to_device
+from detector.structures import MicroBatches, to_device
 
 
 @dataclass(frozen=True)

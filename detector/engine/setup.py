@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from detector.box_losses import BoxLoss
 from detector.config import Config
+from detector.criterion import Criterion, build_criterion, check_criterion
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.transforms import Augmentation
 from detector.distributed import World
 from detector.engine.ema import EMA
 from detector.engine.precision import Precision, choose
-from detector.engine.ramps import Ramps, build_ramps
 from detector.engine.schedules import Schedule
-from detector.engine.weighting import Balance, Weighting, build_weighting
 from detector.engine.weights import start_from
 from detector.errors import ConfigError, DataError
 from detector.layouts import Layout
-from detector.losses.base import ClassLoss
 from detector.matchers.base import Matcher
 from detector.models.anchors import AnchorGenerator
 from detector.models.detector import Detector, build_detector
-from detector.registry import (
-    AUGMENTATIONS,
-    BOX_LOSSES,
-    DATASETS,
-    LOSSES,
-    MATCHERS,
-    OPTIMIZERS,
-    SCHEDULES,
-)
+from detector.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SCHEDULES
 from detector.schema import require
 
 PRIOR_IMAGES = 500
@@ -52,10 +41,9 @@ class State:
 
     model: Detector
     ema: EMA | None
-    loss: ClassLoss
+    criterion: Criterion
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
-    balance: Balance = field(default_factory=Balance)
     step: int = 0
     best_metric: float = -1.0
     evaluated: int = 0
@@ -75,10 +63,9 @@ class State:
             "skipped": self.skipped,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
-            "loss": self.loss.state_dict(),
+            "criterion": self.criterion.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "balance": asdict(self.balance),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,10 +78,9 @@ class State:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.loss.load_state_dict(state["loss"])
+        self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.balance = Balance(**state["balance"])
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -113,10 +99,6 @@ class Setup:
     train_set: Dataset
     val_set: Dataset
     augment: Augmentation
-    matcher: Matcher
-    box_loss: BoxLoss
-    weighting: Weighting
-    ramps: Ramps
     learning_rate: float
     schedule: Schedule
     num_steps: int
@@ -139,30 +121,28 @@ def build(
     precision = choose(config.precision, world.device)
     # Before the data, which may take a while to read: a wrong option is answered at once.
     augment = AUGMENTATIONS.build(config.augment)
-    matcher = MATCHERS.build(config.matcher)
-    box_loss = BOX_LOSSES.build(config.box_loss).to(world.device)
+    check_criterion(config)
     optimizer = OPTIMIZERS.build(config.optim)
     schedule = SCHEDULES.build(config.schedule)
     anchors = AnchorGenerator(config.model.anchors)
-    LOSSES.build(config.loss, 1)
-    ramps = build_ramps(config)
     if sets is None:
         reader = DATASETS.build(config.data)
         sets = reader.read("train"), reader.read("val")
     train_set, val_set = sets
     require_same_classes(train_set, val_set)
-    loss = LOSSES.build(config.loss, len(train_set.annotations.classes)).to(world.device)
+    criterion = build_criterion(config, train_set.annotations, world)
+    layout = criterion.layout
     prior = config.prior
     if prior == "from_data":
-        prior = estimate_prior(train_set, augment, anchors, matcher, loss.layout)
-    postprocess = config.model.postprocess.resolve(prior, foreground_outputs(loss.layout))
+        prior = estimate_prior(train_set, augment, anchors, criterion.matcher, layout)
+    postprocess = config.model.postprocess.resolve(prior, foreground_outputs(layout))
     config = replace(config, model=replace(config.model, postprocess=postprocess))
     torch.manual_seed(config.seed)
     pretrained = config.weights is None
-    model = build_detector(config.backbone, config.model, loss.layout, prior, pretrained=pretrained)
+    model = build_detector(config.backbone, config.model, layout, prior, pretrained=pretrained)
     if config.weights is not None:
         names = train_set.annotations.classes
-        loaded = start_from(config.weights, model, config, loss.layout, names)
+        loaded = start_from(config.weights, model, config, layout, names)
         if world.is_main:
             print(loaded, flush=True)
     model = prepare(synchronized(model, config, world), config, world, precision)
@@ -174,10 +154,6 @@ def build(
         train_set=train_set,
         val_set=val_set,
         augment=augment,
-        matcher=matcher,
-        box_loss=box_loss,
-        weighting=build_weighting(config, loss, train_set.annotations, world),
-        ramps=ramps,
         learning_rate=optimizer.lr,
         schedule=schedule,
         num_steps=count_steps(config, len(train_set)),
@@ -187,7 +163,7 @@ def build(
     state = State(
         model=model,
         ema=EMA(model, config.ema) if config.ema.enabled else None,
-        loss=loss,
+        criterion=criterion,
         optimizer=optimizer.build(model),
         scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
     )

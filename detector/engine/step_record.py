@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector.criterion.weighting import is_box_term
 from detector.engine.setup import Setup
-from detector.engine.weighting import is_box_term
 from detector.layouts import Layout
 from detector.structures import Matches, Predictions
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detector.criterion.initial_loss import expected_initial_loss
 from detector.data.loader import train_batches
 from detector.engine import crash
 from detector.engine.evaluate import evaluate
-from detector.engine.initial_loss import MicroBatches, foretell
 from detector.engine.log import Log, Silent
 from detector.engine.memory import explained, peak_gigabytes
 from detector.engine.probe import Probe
@@ -26,7 +26,7 @@ from detector.engine.signals import StopRequest
 from detector.engine.step_record import StepRecord
 from detector.engine.stopwatch import Stopwatch
 from detector.errors import DivergedError, Preempted
-from detector.structures import Predictions, to_device
+from detector.structures import MicroBatches, Predictions, to_device
 
 
 def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             done = update(setup, state, parameters, sums, stop_requested=stop.requested)
             if done.is_finite and state.ema is not None:
                 state.ema.update(model, state.step)
-        if sums.foretold is not None:
-            log.initial(sums.foretold, done.terms)
+        if sums.expected is not None:
+            log.initial(sums.expected, done.terms)
         values = {"loss": sum(done.terms.values()), **done.terms}
         bad_steps = 0 if done.is_finite or state.scaler.get_scale() > 1 else bad_steps + 1
         if not done.is_finite:
@@ -160,13 +160,13 @@ class Sums:
     """What the micro-batches of a step add up to on this rank.
 
     positives: () of the whole step, over all ranks. terms: () tensors by name. statistics: what the
-    loss wants for its `update`. foretold: by `initial_loss`, in the first step only.
+    criterion wants for its `update`. expected: the terms of the first step, in that step only.
     """
 
     positives: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
-    foretold: dict[str, float] | None = None
+    expected: dict[str, float] | None = None
 
 
 def backward(
@@ -181,43 +181,32 @@ def backward(
 
     record: is shown each micro-batch, and changes nothing.
     """
-    world, loss, matcher = setup.world, state.loss, setup.matcher
-    progress = state.step / setup.num_steps
-    weights = setup.ramps.apply(progress, loss=loss, box_loss=setup.box_loss)
+    world, criterion = setup.world, state.criterion
+    criterion.progress(state.step / setup.num_steps)
     # Match first: the normaliser is that of the whole step, over ranks and micro-batches.
     with clock("match"):
-        early = [
-            None
-            if matcher.uses_predictions
-            else matcher(state.model.anchors_for(batch), targets, None)
-            for batch, targets in micro
-        ]
-        sums = Sums(setup.weighting.positives(early, [targets for _, targets in micro]))
+        step = [(state.model.anchors_for(batch), targets) for batch, targets in micro]
+        early = [criterion.match(anchors, targets) for anchors, targets in step]
+        sums = Sums(criterion.positives(early, [targets for _, targets in step]))
     if state.step == 0:
-        sums.foretold = foretell(setup, state, micro, sums.positives)
+        sums.expected = expected_initial_loss(
+            criterion, step, state.model.coder, setup.plain["prior"], sums.positives
+        )
     for i, (batch, targets) in enumerate(micro):
         is_last = i + 1 == len(micro)
         with nullcontext() if is_last or world.size == 1 else wrapped.no_sync():  # type: ignore[operator]
             with clock("forward"), setup.precision.autocast(world.device):
                 predictions: Predictions = wrapped(batch)
             with clock("match"):
-                matches = early[i] or matcher(predictions.anchors, targets, predictions)
+                matches = early[i] or criterion.match(predictions.anchors, targets, predictions)
             with clock("loss"):
-                terms = setup.weighting(
-                    loss,
-                    setup.box_loss,
-                    weights,
-                    predictions,
-                    matches,
-                    sums.positives,
-                    state.balance,
-                )
+                terms = criterion(predictions, matches, sums.positives)
             if record is not None:
                 record.add(predictions, matches, terms)
             with clock("backward"):
                 state.scaler.scale(torch.stack([*terms.values()]).sum()).backward()
         add(sums.terms, {name: term.detach() for name, term in terms.items()})
-        add(sums.statistics, loss.statistics(predictions, matches))
+        add(sums.statistics, criterion.statistics(predictions, matches))
     return sums
 
 
@@ -257,8 +246,7 @@ def update(
     is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
     if is_finite:
         scaler.step(state.optimizer)
-        state.loss.update({name: world.sum(v) for name, v in sums.statistics.items()})
-        state.balance.update(terms, positives)
+        state.criterion.update(sums.statistics, terms, positives)
     scaler.update()
     state.optimizer.zero_grad()
     return Update(terms, float(norm), is_finite, stops > 0)

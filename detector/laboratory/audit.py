@@ -17,7 +17,7 @@ from detector.errors import DataError
 from detector.laboratory import audit_advice as advise
 from detector.laboratory.audit_advice import Advice
 from detector.laboratory.audit_counts import Counts, count
-from detector.laboratory.audit_losses import Foreteller, LossRow, rows
+from detector.laboratory.audit_losses import FirstStep, LossRow, rows
 from detector.laboratory.audit_page import page, require_report
 from detector.laboratory.audit_summary import summary
 from detector.laboratory.audit_text import text
@@ -73,8 +73,8 @@ def examine(config: AuditConfig, plain: dict[str, Any], dataset: Dataset) -> Aud
     counts = count(train, dataset, limit)
     if len(counts.labels) == 0:
         raise DataError(f"{dataset.name}: no objects but crowds, so there is nothing to audit")
-    foreteller = Foreteller(train, plain, dataset, config.loss_images)
-    losses = rows(foreteller, counts)
+    first_step = FirstStep(train, dataset, config.loss_images)
+    losses = rows(first_step, counts)
     advice = [advise.on_image_size(train, dataset, counts)]
     changes = dict(advice[0].changes)
     sized = advise.config_with(plain, changes)
@@ -87,10 +87,10 @@ def examine(config: AuditConfig, plain: dict[str, Any], dataset: Dataset) -> Aud
         sized, present = refitted, after
         changes |= fitted
     if changes:
-        foreteller = Foreteller(sized, plain, dataset, config.loss_images)
+        first_step = FirstStep(sized, dataset, config.loss_images)
     lead = "with that taken, " if changes else ""
-    on_prior, prior = advise.on_prior(sized, foreteller, present, lead)
-    on_balance = advise.on_balance(sized, foreteller, prior)
+    on_prior, prior = advise.on_prior(sized, first_step, present, lead)
+    on_balance = advise.on_balance(sized, first_step, prior)
     advice += [on_prior, *([on_balance] if on_balance else [])]
     changes |= {key: value for item in advice for key, value in item.changes.items()}
     final = advise.config_with(plain, changes)

@@ -13,7 +13,7 @@ from detector.config import Config, from_plain
 from detector.data.readers.base import Dataset
 from detector.laboratory.audit_anchors import Grid, fit
 from detector.laboratory.audit_counts import Counts
-from detector.laboratory.audit_losses import Foreteller, balancing_option, outputs_of, run_prior
+from detector.laboratory.audit_losses import FirstStep, balancing_option, outputs_of, run_prior
 
 SMALL_SHARE = 0.1
 """The share of objects that may be smaller than a cell before a larger image is advised."""
@@ -134,16 +134,16 @@ def on_anchors(changes: dict[str, Any], before: Counts, after: Counts) -> Advice
 
 
 def on_prior(
-    config: Config, foreteller: Foreteller, counts: Counts, lead: str = ""
+    config: Config, first_step: FirstStep, counts: Counts, lead: str = ""
 ) -> tuple[Advice, float]:
     """The prior of the data where background would dominate the start; and the prior then.
 
     lead: said first, where other advice is taken already.
     """
     topic, name = "prior", config.loss.name
-    outputs = outputs_of(name, foreteller.num_classes)
+    outputs = outputs_of(name, first_step.num_classes)
     now, data = run_prior(config, counts, outputs), counts.prior(outputs)
-    start = foreteller(config.loss, now)
+    start = first_step(config.loss, now)
     facts = (
         f"{lead}loss={name} at prior={now:.2g} begins at {start.class_loss:.3g}, and background "
         f"has {start.negative_share:.1%} of its gradient"
@@ -153,7 +153,7 @@ def on_prior(
     if start.negative_share <= DOMINATED or math.isclose(data, now, rel_tol=0.1):
         return Advice(topic, f"{facts}. The data's share of positives is {data:.2g}; "
                       "no need to change."), now  # fmt: skip
-    then = foreteller(config.loss, data)
+    then = first_step(config.loss, data)
     value = float(f"{data:.2g}")
     if then.negative_share >= start.negative_share:
         return Advice(topic, f"{facts}. The data's share of positives, {data:.2g}, "
@@ -165,16 +165,16 @@ def on_prior(
     return Advice(topic, f"{reason}.", {"prior": value}), value
 
 
-def on_balance(config: Config, foreteller: Foreteller, prior: float) -> Advice | None:
+def on_balance(config: Config, first_step: FirstStep, prior: float) -> Advice | None:
     """The option that weighs objects against background, for the run's own loss."""
     option = balancing_option(config.loss.name)
     if option is None:
         return None
-    share = foreteller(config.loss, prior).negative_share
+    share = first_step(config.loss, prior).negative_share
     facts = f"at prior={prior:.2g} background has {share:.1%} of the gradient of the first step"
     if share <= DOMINATED:
         return Advice(option, f"{facts}. No need to change.")
-    value = foreteller.balance(config.loss, prior, option)
+    value = first_step.balance(config.loss, prior, option)
     if value is None:
         return Advice(option, f"{facts}, and no value of loss.{option} gives objects half of it.")
     reason = f"{facts}; with this value objects have half of it"

@@ -16,7 +16,7 @@ from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.matchers.base import Matcher, Thresholds, match_images, may_be_matched, slices
 from detector.models.anchors import AnchorGenerator
-from detector.models.coder import BoxCoder
+from detector.models.coder import build_coder
 from detector.registry import AUGMENTATIONS, MATCHERS
 from detector.structures import Anchors, Batch, Matches, Predictions, Targets
 
@@ -135,7 +135,7 @@ def match(matcher: Matcher, anchors: Anchors, targets: Targets, config: Config) 
     if not matcher.uses_predictions:
         return matcher(anchors, targets, None)
     shape = (len(targets.labels), len(anchors.boxes))
-    coder = BoxCoder(config.model.coder.weights, clamp=config.model.coder.clamp)
+    coder = build_coder(config.model.coder)
     predictions = Predictions(torch.zeros(*shape, 1), torch.zeros(*shape, 4), anchors, coder)
     return matcher(anchors, targets, predictions)
 

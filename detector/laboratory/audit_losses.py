@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-from detector.config import Config, EMAConfig
+from detector.config import Config
+from detector.criterion import build_criterion
+from detector.criterion.initial_loss import expected_initial_loss
+from detector.criterion.weighting import is_box_term
 from detector.data.readers.base import Dataset
 from detector.data.sampler import step_samples
 from detector.distributed import World
-from detector.engine.initial_loss import foretell
-from detector.engine.ramps import build_ramps
-from detector.engine.setup import Setup, State, build, foreground_outputs
-from detector.engine.weighting import build_weighting, is_box_term
+from detector.engine.setup import foreground_outputs
 from detector.errors import ConfigError
 from detector.laboratory.audit_counts import Blank, Counts, blank_batches
-from detector.losses.base import ClassLoss
 from detector.matchers.base import Matcher
-from detector.registry import LOSSES
+from detector.models.anchors import AnchorGenerator
+from detector.models.coder import build_coder
+from detector.registry import LOSSES, MATCHERS
 from detector.schema import LossPlug, options_of
 from detector.structures import Anchors, Matches, Predictions, Targets
 
@@ -78,53 +79,43 @@ class Remembered(Matcher):
         return self.known[targets.image_ids]
 
 
-class Foreteller:
-    """The first step of a run, for any loss: the images of that step, unaugmented.
+class FirstStep:
+    """The first step of a run, for any loss: the images of that step, unaugmented. No model is
+    needed for it: its outputs are the biases of the head.
 
     num_images: how many of them, in the order in which the run would take them.
     """
 
-    def __init__(
-        self, config: Config, plain: dict[str, Any], dataset: Dataset, num_images: int
-    ) -> None:
+    def __init__(self, config: Config, dataset: Dataset, num_images: int) -> None:
         self.given = config
-        annotations = dataset.annotations
-        size = min(num_images, len(annotations))
-        chosen = sorted({i for _, i in step_samples(config.seed, 0, size, len(annotations))})
-        self.config = bare(config, len(chosen))
-        sample = Blank(dataset.name, annotations.select(chosen))
-        self.micro = list(blank_batches(self.config, sample, None, IMAGES_AT_A_TIME))
-        self.num_classes = len(annotations.classes)
-        world = World(0, 1, torch.device("cpu"))
-        sets = Blank(dataset.name, annotations)
-        self.setup, self.state = build(self.config, plain | {"prior": 0.5}, world, (sets, sets))
-        if not self.setup.matcher.uses_predictions:
-            self.setup = replace(self.setup, matcher=Remembered(self.setup.matcher))
+        self.annotations = dataset.annotations
+        size = min(num_images, len(self.annotations))
+        samples = step_samples(config.seed, 0, size, len(self.annotations))
+        chosen = sorted({i for _, i in samples})
+        self.config = replace(config, batch_size=len(chosen), micro_batch=None)
+        sample = Blank(dataset.name, self.annotations.select(chosen))
+        generator = AnchorGenerator(config.model.anchors)
+        self.step = [
+            (generator.for_image(batch.images.shape[-2], batch.images.shape[-1]), targets)
+            for batch, targets in blank_batches(self.config, sample, None, IMAGES_AT_A_TIME)
+        ]
+        self.num_classes = len(self.annotations.classes)
+        self.coder = build_coder(config.model.coder)
+        self.world = World(0, 1, torch.device("cpu"))
+        self.matcher: Matcher = MATCHERS.build(config.matcher)
+        if not self.matcher.uses_predictions:
+            self.matcher = Remembered(self.matcher)
 
     def __call__(self, plug: LossPlug, prior: float) -> Start:
         """Raises ConfigError for options, and for what the config asks that it cannot have."""
-        setup, state = self.parts(plug, prior)
-        matches = [
-            None
-            if setup.matcher.uses_predictions
-            else setup.matcher(state.model.anchors_for(batch), targets, None)
-            for batch, targets in self.micro
-        ]
-        positives = setup.weighting.positives(matches, [targets for _, targets in self.micro])
-        numbers = foretell(setup, state, self.micro, positives)
+        config = replace(self.config, loss=plug, ramps=self.ramps(plug))
+        criterion = build_criterion(config, self.annotations, self.world)
+        criterion.matcher = self.matcher
+        matches = [criterion.match(anchors, targets) for anchors, targets in self.step]
+        positives = criterion.positives(matches, [targets for _, targets in self.step])
+        numbers = expected_initial_loss(criterion, self.step, self.coder, prior, positives)
         share = numbers.pop("negative_share")
         return Start(prior, sum(v for k, v in numbers.items() if not is_box_term(k)), share)
-
-    def parts(self, plug: LossPlug, prior: float) -> tuple[Setup, State]:
-        """The run's, with another loss and prior."""
-        config = replace(self.config, loss=plug, ramps=self.ramps(plug))
-        loss: ClassLoss = LOSSES.build(plug, self.num_classes)
-        setup, annotations = self.setup, self.setup.train_set.annotations
-        weighting = build_weighting(config, loss, annotations, setup.world)
-        ramps = build_ramps(config)
-        plain = setup.plain | {"prior": prior}
-        setup = replace(setup, config=config, plain=plain, weighting=weighting, ramps=ramps)
-        return setup, replace(self.state, loss=loss)
 
     def ramps(self, plug: LossPlug) -> tuple[Any, ...]:
         """Those of the run; of its loss only where that is the loss."""
@@ -172,18 +163,6 @@ class Foreteller:
         return float(f"{value:.2g}")
 
 
-def bare(config: Config, batch_size: int) -> Config:
-    """The config of a first step that is only foretold: nothing loaded, averaged or sped up."""
-    backbone = config.backbone
-    if "weights" in backbone.options:
-        backbone = replace(backbone, options={**backbone.options, "weights": None})
-    return replace(
-        config, backbone=backbone, weights=None, ema=EMAConfig(enabled=False), device="cpu",
-        precision="float32", sync_batchnorm=False, batch_size=batch_size, micro_batch=None,
-        prior=0.5 if config.prior == "from_data" else config.prior,
-    )  # fmt: skip
-
-
 def outputs_of(name: str, num_classes: int) -> int:
     """Outputs of an anchor that each begin at the prior under a loss."""
     return foreground_outputs(LOSSES.get(name).layout_class(num_classes))
@@ -210,7 +189,7 @@ def from_line(option: str, place: float) -> float:
     return float(1 / (1 + np.exp(-place)) if option == "alpha" else np.exp(place))
 
 
-def rows(foreteller: Foreteller, counts: Counts) -> list[LossRow]:
+def rows(first_step: FirstStep, counts: Counts) -> list[LossRow]:
     """Every registered loss, by falling share of background at the run's prior."""
-    found = [foreteller.row(name, counts) for name in LOSSES.names]
+    found = [first_step.row(name, counts) for name in LOSSES.names]
     return sorted(found, key=lambda row: -row.given.negative_share if row.given else 1.0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import boxes as box_arithmetic
+from detector.model_config import CoderConfig
 from detector.schema import require
 from detector.structures import promote
 
@@ -51,3 +52,8 @@ class BoxCoder(nn.Module):
             low = deltas.new_tensor([-torch.inf] * 2 + [-box_arithmetic.MAX_LOG_SCALE] * 2)
             deltas = torch.maximum(deltas, low)
         return box_arithmetic.decode(deltas, promote(anchors))
+
+
+def build_coder(config: CoderConfig) -> BoxCoder:
+    """The coder of a config."""
+    return BoxCoder(config.weights, clamp=config.clamp)

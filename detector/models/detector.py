@@ -9,7 +9,7 @@ from detector.layouts import Layout
 from detector.model_config import ModelConfig
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone
-from detector.models.coder import BoxCoder
+from detector.models.coder import BoxCoder, build_coder
 from detector.models.fpn import FPN
 from detector.models.head import Head
 from detector.registry import BACKBONES
@@ -87,5 +87,6 @@ def build_detector(
         layout.initial_bias(prior),
         model.head,
     )
-    coder = BoxCoder(model.coder.weights, clamp=model.coder.clamp)
-    return Detector(body, FPN(body.out_channels, model.fpn), head, anchors, coder)
+    return Detector(
+        body, FPN(body.out_channels, model.fpn), head, anchors, build_coder(model.coder)
+    )

@@ -12,12 +12,9 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 
 from detector.config import from_plain
 from detector.convert.coco import CATEGORY_IDS
-from detector.distributed import World
-from detector.engine.weighting import Balance, Weighting
+from detector.criterion import Criterion
 from detector.models.anchors import AnchorGenerator
 from detector.models.coder import BoxCoder
-from detector.registry import BOX_LOSSES, LOSSES, MATCHERS
-from detector.schema import Plug
 from detector.structures import Predictions, Targets
 from tests.convert.foreign import ORDER, preset
 
@@ -100,14 +97,17 @@ def our_losses(case: Case, version: str, force: str, normalizer: Any) -> dict[st
         image_ids=(1, 2, 3),
         keys=torch.zeros(3, dtype=torch.int64),
     )
-    matches = MATCHERS.build(Plug("retinanet", {"force": force}))(case.predictions.anchors, targets)
-    world = World(0, 1, torch.device("cpu"))
-    weighting = Weighting(normalizer, normalizer, None, False, 3, world)
-    loss = LOSSES.build(Plug("focal", {"alpha": 0.25, "gamma": 2.0}), 80)
-    box_loss = BOX_LOSSES.build(Plug(BOX_LOSS[version], {}))
-    positives = weighting.positives([matches], [targets])
-    factors = {"loss": 1.0, "box_loss": 1.0}
-    return weighting(loss, box_loss, factors, case.predictions, matches, positives, Balance())
+    criterion = Criterion.build(
+        80,
+        loss={"name": "focal", "alpha": 0.25, "gamma": 2.0},
+        box_loss=BOX_LOSS[version],
+        matcher={"name": "retinanet", "force": force},
+        normalizer=normalizer,
+        batch_size=3,
+    )
+    matches = criterion.match(case.predictions.anchors, targets)
+    assert matches is not None
+    return criterion(case.predictions, matches, criterion.positives([matches], [targets]))
 
 
 @pytest.mark.parametrize("version", BOX_LOSS)

@@ -41,12 +41,12 @@ def batches(setup: Setup) -> list[Any]:
 
 
 def measured(setup: Setup, state: State) -> dict[str, Any]:
-    link = link_of(state.loss)
+    link = link_of(state.criterion.loss)
     assert link is not None
     return anchor_calibration(
         state.model,
-        state.loss.layout,
-        setup.matcher,
+        state.criterion.layout,
+        state.criterion.matcher,
         batches(setup),
         link,
         device=torch.device("cpu"),
@@ -63,7 +63,7 @@ def pairs(setup: Setup, state: State) -> tuple[np.ndarray, np.ndarray]:
     state.model.eval()
     for batch, targets in batches(setup):
         predictions = state.model(batch)
-        matches = setup.matcher(predictions.anchors, targets, predictions)
+        matches = state.criterion.matcher(predictions.anchors, targets, predictions)
         values = predictions.logits.sigmoid()
         for i, row in enumerate(matches.labels.tolist()):
             for a, label in enumerate(row):
@@ -87,7 +87,7 @@ def test_errors_equal_a_loop_over_every_anchor_and_class(made: tuple[Setup, Stat
     found = measured(*made)["errors"]
     scores, labels = pairs(*made)
     assert labels.sum() > 0
-    link = link_of(made[1].loss)
+    link = link_of(made[1].criterion.loss)
     assert link is not None
     above = scores > LEAST
     assert 0 < above.sum() < len(scores)

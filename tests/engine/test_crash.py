@@ -162,7 +162,7 @@ def test_a_bad_step_is_no_step_for_weights(tmp_path: Path, inject: Inject) -> No
     inject("nan", step=1)
     folder = go(tiny(tmp_path / "run", steps=1))
     kept, last = (load(folder / p) for p in ("crash/checkpoint.pt", "checkpoints/last.pt"))
-    for part in ("model", "ema", "loss", "balance"):
+    for part in ("model", "ema", "criterion"):
         assert_same(kept[part], last[part], part)
     assert kept["optimizer"]["state"] == last["optimizer"]["state"] == {}
 

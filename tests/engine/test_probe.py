@@ -39,7 +39,7 @@ def test_a_run_with_a_probe_is_the_run_without_it_to_the_bit(loss: str, tmp_path
     probed = go(tiny(tmp_path / "probed", probe=PROBE, **options))
     assert torch.equal(torch.get_rng_state(), drawn)
     before, after = (load(folder / "checkpoints" / "last.pt") for folder in (plain, probed))
-    for part in ("model", "ema", "optimizer", "loss", "balance", "images"):
+    for part in ("model", "ema", "optimizer", "criterion", "images"):
         assert_same(before[part], after[part], part)
     assert [line["step"] for line in lines(probed)] == [1, 2, 3, 4]
 

@@ -174,7 +174,7 @@ def test_a_checkpoint_of_the_older_format_is_not_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT_VERSION", 1)
         last = make_run(tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"has format 1, to go on 2 is needed; weights="):
+    with pytest.raises(ConfigError, match=r"has format 1, to go on 3 is needed; weights="):
         look(**auto(tmp_path / "run"))
     assert load(last)["step"] == 3
 

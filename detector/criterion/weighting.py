@@ -7,21 +7,19 @@ framework has its own, and the same alpha, gamma and rate are not the same exper
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detector.box_losses import BoxLoss
 from detector.config import Config
 from detector.data.annotations import Annotations
-from detector.distributed import World
 from detector.errors import ConfigError
 from detector.losses.base import ClassLoss
 from detector.schema import require
-from detector.structures import Matches, Predictions, Targets
+from detector.structures import Matches
 
 Normalizer = Literal["positives", "image_positives", "ema_positives", "images"]
 
@@ -29,30 +27,10 @@ EMA_START, EMA_MOMENTUM = 100.0, 0.9
 """Of `ema_positives`, as in detectron2's RetinaNet."""
 
 
-@dataclass
-class Balance:
-    """What the weighting remembers of the accepted steps; saved with the run.
-
-    ema_positives: moving average of the positives of a step.
-    class_scale: what the guided scale multiplies the class terms with in the coming step.
-    """
-
-    ema_positives: float = EMA_START
-    class_scale: float = 1.0
-
-    def update(self, values: dict[str, float], positives: float) -> None:
-        """After an accepted step with the terms `values`, summed over everything."""
-        self.ema_positives = moving_average(self.ema_positives, positives)
-        box = sum(v for k, v in values.items() if is_box_term(k))
-        scaled = sum(v for k, v in values.items() if k.startswith("loss_") and not is_box_term(k))
-        if box > 0 and scaled > 0:  # a step without objects says nothing about their ratio
-            self.class_scale *= box / scaled
-
-
-def moving_average(average: Any, positives: Any) -> Any:
-    """The average after a step with `positives`; 0 counts as 1, which is what they divide by."""
-    at_least_1 = positives.clamp(min=1) if isinstance(positives, Tensor) else max(1.0, positives)
-    return EMA_MOMENTUM * average + (1 - EMA_MOMENTUM) * at_least_1
+def moving_average(average: Tensor, positives: Tensor) -> Tensor:
+    """The () average after a step with () `positives`; 0 counts as 1, which is what they divide
+    by."""
+    return EMA_MOMENTUM * average + (1 - EMA_MOMENTUM) * positives.clamp(min=1)
 
 
 def is_box_term(name: str) -> bool:
@@ -60,9 +38,8 @@ def is_box_term(name: str) -> bool:
     return name.startswith("loss_box")
 
 
-@dataclass(frozen=True)
-class Weighting:
-    """How the terms of a step become numbers.
+class Weighting(nn.Module):
+    """Turns the terms of a step into numbers.
 
     class_normalizer, box_normalizer: what the sums over anchors are divided by.
         positives: the positives of the whole step, over ranks and micro-batches (the default: the
@@ -76,29 +53,48 @@ class Weighting:
         previous accepted step, so that losses of another scale share the layers alike. Chen et al.
         2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868, who take the ratio of the
         present step; that of the previous one is the same for every rank and micro-batch.
+    batch_size: images of the optimizer step, over ranks and micro-batches. world_size: ranks whose
+        gradients are averaged.
+
+    Its buffers are what it remembers of the accepted steps, () float64, and are saved with a run:
+    `ema_positives`, the moving average of the positives of a step, and `class_scale`, what the
+    guided scale multiplies the class terms with in the coming step.
     """
 
-    class_normalizer: Normalizer
-    box_normalizer: Normalizer
     class_weights: Tensor | None
-    guided_scale: bool
-    batch_size: int
-    world: World
+    ema_positives: Tensor
+    class_scale: Tensor
 
-    def positives(self, matches: list[Matches | None], targets: list[Targets]) -> Tensor:
-        """() float64 positives of the whole step, over ranks and the micro-batches given.
+    def __init__(
+        self,
+        *,
+        class_normalizer: Normalizer = "positives",
+        box_normalizer: Normalizer = "positives",
+        class_weights: Tensor | None = None,
+        guided_scale: bool = False,
+        batch_size: int = 1,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.class_normalizer: Normalizer = class_normalizer
+        self.box_normalizer: Normalizer = box_normalizer
+        self.guided_scale = guided_scale
+        self.batch_size = batch_size
+        self.world_size = world_size
+        self.register_buffer("class_weights", class_weights, persistent=False)  # of the config
+        self.register_buffer("ema_positives", torch.tensor(EMA_START, dtype=torch.float64))
+        self.register_buffer("class_scale", torch.ones((), dtype=torch.float64))
 
-        A matcher that needs predictions has no matches yet: then the objects are counted.
-        """
-        counts = [
-            count_objects(t.labels, t.crowd) if m is None else m.foreground.sum()
-            for m, t in zip(matches, targets, strict=True)
-        ]
-        return self.world.sum(torch.stack(counts).sum().double())
+    def update(self, terms: Mapping[str, float], positives: float) -> None:
+        """Remembers an accepted step with these terms and positives, of the whole step."""
+        count = self.ema_positives.new_tensor(positives)
+        self.ema_positives.copy_(moving_average(self.ema_positives, count))
+        box = sum(v for k, v in terms.items() if is_box_term(k))
+        scaled = sum(v for k, v in terms.items() if k.startswith("loss_") and not is_box_term(k))
+        if box > 0 and scaled > 0:  # a step without objects says nothing about their ratio
+            self.class_scale.mul_(box / scaled)
 
-    def divisor(
-        self, normalizer: Normalizer, matches: Matches, positives: Tensor, balance: Balance
-    ) -> Tensor:
+    def divisor(self, normalizer: Normalizer, matches: Matches, positives: Tensor) -> Tensor:
         """() or (N,) what the sums of the images are divided by on this rank.
 
         Gradients are averaged over ranks, hence the division by their number: the result is the
@@ -107,38 +103,41 @@ class Weighting:
         if normalizer == "image_positives":
             count = self.batch_size * matches.foreground.sum(1).clamp(min=1).double()
         elif normalizer == "ema_positives":
-            count = moving_average(balance.ema_positives, positives)
+            count = moving_average(self.ema_positives, positives)
         elif normalizer == "images":
             count = torch.full_like(positives, self.batch_size)
         else:
             count = positives.clamp(min=1)
-        return count / self.world.size
+        return count / self.world_size
 
-    def __call__(
+    def forward(
         self,
-        loss: ClassLoss,
-        box_loss: BoxLoss,
-        weights: dict[str, float],
-        predictions: Predictions,
+        class_terms: Mapping[str, Tensor],
+        box_terms: Mapping[str, Tensor],
+        factors: Mapping[str, float],
         matches: Matches,
         positives: Tensor,
-        balance: Balance,
     ) -> dict[str, Tensor]:
         """() tensors by name, `loss_...`: each term weighted, summed and divided.
 
-        weights: factors "loss" and "box_loss". positives: of the whole step, from `positives`.
+        class_terms: (N, A, K), (N, A) or (N,) of a class loss. box_terms: (N, A) of a box loss.
+        factors: "loss" and "box_loss", on the terms of each. positives: () of the whole step.
         """
-        terms: dict[str, Tensor] = {}
-        scale = weights["loss"] * (balance.class_scale if self.guided_scale else 1.0)
-        divisor = self.divisor(self.class_normalizer, matches, positives, balance)
-        for name, term in loss(predictions, matches).items():
+        result: dict[str, Tensor] = {}
+        divisor = self.divisor(self.class_normalizer, matches, positives)
+        for name, term in class_terms.items():
             sums = self.weigh_classes(term, matches).flatten(1).sum(1)
-            terms[f"loss_{name}"] = scale * (sums / divisor.to(sums.dtype)).sum()
-        divisor = self.divisor(self.box_normalizer, matches, positives, balance)
-        for name, term in box_loss(predictions, matches).items():
+            value = (sums / divisor.to(sums.dtype)).sum()
+            result[f"loss_{name}"] = self.class_factor(factors["loss"], value) * value
+        divisor = self.divisor(self.box_normalizer, matches, positives)
+        for name, term in box_terms.items():
             sums = term.flatten(1).sum(1)
-            terms[f"loss_{name}"] = weights["box_loss"] * (sums / divisor.to(sums.dtype)).sum()
-        return terms
+            result[f"loss_{name}"] = factors["box_loss"] * (sums / divisor.to(sums.dtype)).sum()
+        return result
+
+    def class_factor(self, factor: float, like: Tensor) -> Tensor | float:
+        """The factor on the class terms, with the guided scale where there is one."""
+        return (factor * self.class_scale).to(like.dtype) if self.guided_scale else factor
 
     def weigh_classes(self, term: Tensor, matches: Matches) -> Tensor:
         """`term` (N, A[, K]) times the weight of each anchor's class; as a (N, 1) if it is (N,)."""
@@ -151,23 +150,28 @@ class Weighting:
 
 
 def build_weighting(
-    config: Config, loss: ClassLoss, annotations: Annotations, world: World
+    config: Config, loss: ClassLoss, annotations: Annotations, world_size: int
 ) -> Weighting:
     """The weighting a config asks for. Raises ConfigError for one that the loss cannot have."""
     chosen = config.normalizer
-    require(
-        loss.normalizer == "positives" or chosen in (None, "images"),
-        f"normalizer: {chosen} given, but loss={config.loss.name} has taken a mean within each "
-        "image; null or images is allowed",
-    )
-    weights = class_weights(config, loss, annotations)
+    require_normalizer(loss, chosen, config.loss.name)
     return Weighting(
         class_normalizer=chosen or loss.normalizer,
         box_normalizer=chosen or "positives",
-        class_weights=None if weights is None else weights.to(world.device),
+        class_weights=class_weights(config, loss, annotations),
         guided_scale=config.guided_scale,
         batch_size=config.batch_size,
-        world=world,
+        world_size=world_size,
+    )
+
+
+def require_normalizer(loss: ClassLoss, normalizer: Normalizer | None, name: str) -> None:
+    """Raises ConfigError where the loss of this name has taken its own mean, and is to be divided
+    by something else than the images."""
+    require(
+        loss.normalizer == "positives" or normalizer in (None, "images"),
+        f"normalizer: {normalizer} given, but loss={name} has taken a mean within each image; "
+        "null or images is allowed",
     )
 
 
@@ -206,8 +210,3 @@ def effective_number_weights(counts: np.ndarray, beta: float) -> np.ndarray:
     """
     weights = (1 - beta) / (1 - beta ** np.maximum(counts, 1))
     return weights * len(weights) / weights.sum()
-
-
-def count_objects(labels: Tensor, crowd: Tensor) -> Tensor:
-    """() objects that a matcher may serve."""
-    return ((labels >= 0) & ~crowd).sum()

@@ -12,15 +12,13 @@ from torch import Tensor
 
 from detector.box_losses import BoxLoss
 from detector.config import Config, from_plain
-from detector.data.annotations import Annotations
-from detector.distributed import World
-from detector.engine.weighting import (
-    Balance,
+from detector.criterion.weighting import (
     Weighting,
     build_weighting,
     effective_number_weights,
     moving_average,
 )
+from detector.data.annotations import Annotations
 from detector.errors import ConfigError
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
@@ -29,7 +27,6 @@ from detector.structures import BACKGROUND, IGNORE, Matches, Predictions
 from tests.by_hand import match, predict
 from tests.engine.tiny import tiny
 
-WORLD = World(0, 1, torch.device("cpu"))
 LABELS = [[0, 1, BACKGROUND, IGNORE], [BACKGROUND] * 3 + [1], [BACKGROUND] * 4]
 """2, 1 and 0 positives."""
 
@@ -57,17 +54,17 @@ def weighting(normalizer: Any = "positives", **changes: Any) -> Weighting:
         "class_weights": None,
         "guided_scale": False,
         "batch_size": 3,
-        "world": WORLD,
     }
     return Weighting(**(values | changes))
 
 
-def terms(w: Weighting, balance: Balance | None = None, **weights: float) -> dict[str, float]:
+def terms(w: Weighting, **weights: float) -> dict[str, float]:
     predictions = predict(torch.zeros(3, 4, 2, dtype=torch.float64))
     matches = match(predictions, LABELS)
-    positives = w.positives([matches], [matches.targets])
+    positives = matches.foreground.sum().double() * w.world_size
     factors = {"loss": 1.0, "box_loss": 1.0} | weights
-    values = w(One(2), Two(), factors, predictions, matches, positives, balance or Balance())
+    class_terms, box_terms = (part(predictions, matches) for part in (One(2), Two()))
+    values = w(class_terms, box_terms, factors, matches, positives)
     return {name: value.item() for name, value in values.items()}
 
 
@@ -93,13 +90,7 @@ def test_images_counts_the_images_of_the_whole_step() -> None:
 
 
 def test_a_rank_divides_by_its_share_since_gradients_are_averaged() -> None:
-    class Pair(World):
-        """Two ranks with the same batch; nothing is sent."""
-
-        def sum(self, values: Tensor) -> Tensor:
-            return 2 * values
-
-    two = weighting(world=Pair(0, 2, torch.device("cpu")))
+    two = weighting(world_size=2)  # which have the same batch, so 6 positives
     assert terms(two)["loss_class"] == pytest.approx(24 / (6 / 2))
 
 
@@ -108,9 +99,10 @@ def test_no_positives_divide_by_1() -> None:
     matches = match(predictions, [[BACKGROUND] * 4])
     for name in ("positives", "image_positives"):
         w = weighting(name, batch_size=1)
-        positives = w.positives([matches], [matches.targets])
-        assert w.divisor(w.class_normalizer, matches, positives, Balance()).sum() == 1
-    assert moving_average(100.0, torch.zeros(())) == pytest.approx(90.1)
+        positives = torch.zeros((), dtype=torch.float64)
+        assert w.divisor(w.class_normalizer, matches, positives).sum() == 1
+    hundred = torch.tensor(100.0, dtype=torch.float64)
+    assert moving_average(hundred, torch.zeros(())).item() == pytest.approx(90.1)
 
 
 def test_weights_multiply_their_own_terms() -> None:
@@ -126,16 +118,16 @@ def test_class_weights_multiply_all_outputs_of_an_anchor_of_the_class() -> None:
 
 
 def test_the_guided_scale_brings_the_class_terms_to_the_box_terms_of_the_step_before() -> None:
-    w, balance = weighting(guided_scale=True), Balance()
-    first = terms(w, balance)
+    w = weighting(guided_scale=True)
+    first = terms(w)
     assert first["loss_class"] == pytest.approx(8)
-    balance.update(first, positives=3.0)
-    second = terms(w, balance)
+    w.update(first, positives=3.0)
+    second = terms(w)
     assert second["loss_class"] == pytest.approx(second["loss_box"])
-    balance.update(second, positives=3.0)
-    assert terms(w, balance) == pytest.approx(second)  # the scale acts once, it does not compound
-    balance.update({"loss_class": 5.0, "loss_box": 0.0}, positives=0.0)
-    assert terms(w, balance) == pytest.approx(second)  # a step without objects changes nothing
+    w.update(second, positives=3.0)
+    assert terms(w) == pytest.approx(second)  # the scale acts once, it does not compound
+    w.update({"loss_class": 5.0, "loss_box": 0.0}, positives=0.0)
+    assert terms(w) == pytest.approx(second)  # a step without objects changes nothing
 
 
 def test_effective_numbers_follow_the_formula() -> None:
@@ -148,7 +140,7 @@ def test_effective_numbers_follow_the_formula() -> None:
 
 def built(tmp_path: Path, **changes: Any) -> Weighting:
     config, annotations = setting(tmp_path, **changes)
-    return build_weighting(config, LOSSES.build(config.loss, 4), annotations, WORLD)
+    return build_weighting(config, LOSSES.build(config.loss, 4), annotations, 1)
 
 
 def setting(tmp_path: Path, **changes: Any) -> tuple[Config, Annotations]:

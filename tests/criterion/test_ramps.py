@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detector.config import Ramp, from_plain
-from detector.engine.ramps import build_ramps, value_at
+from detector.criterion.ramps import build_ramps, value_at
 from detector.errors import ConfigError
 from detector.registry import BOX_LOSSES, LOSSES
 from tests.engine.tiny import go, losses, tiny

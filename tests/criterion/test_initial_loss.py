@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.engine.initial_loss import gradient_parts, in_words
+from detector.criterion.initial_loss import describe, gradient_parts
 from detector.registry import LOSSES
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import match, predict
@@ -40,7 +40,7 @@ def test_gradient_is_shared_between_background_and_objects() -> None:
 
 
 def test_the_line_names_both_numbers_and_the_share() -> None:
-    line = in_words({"loss_class": 1.19, "negative_share": 0.404}, {"loss_class": 1.2})
+    line = describe({"loss_class": 1.19, "negative_share": 0.404}, {"loss_class": 1.2})
     assert line == (
         "first step: class 1.19 foretold, 1.2 measured; background has 40.4% of the class gradient"
     )

@@ -1,0 +1,228 @@
+"""What is minimised, as one object: who is matched with whom, the losses, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from detector.box_losses.base import BoxLoss
+from detector.config import Config
+from detector.criterion.ramps import Ramps, build_ramps
+from detector.criterion.weighting import (
+    Normalizer,
+    Weighting,
+    build_weighting,
+    require_normalizer,
+)
+from detector.data.annotations import Annotations
+from detector.distributed import World
+from detector.layouts import Layout
+from detector.losses.base import ClassLoss
+from detector.matchers.base import Matcher, may_be_matched
+from detector.registry import BOX_LOSSES, LOSSES, MATCHERS
+from detector.schema import LossPlug, Plug, coerce, require
+from detector.structures import Anchors, Matches, Predictions, Targets
+
+Choice = str | Mapping[str, Any]
+"""A part by its name, or with options: "focal", {"name": "focal", "gamma": 3.0}."""
+
+
+class Criterion(nn.Module):
+    """Judges what a model says of a batch. It knows no model.
+
+    A step calls `match` for each of its micro-batches and `positives` for all of them, then for
+    each micro-batch itself, whose terms are summed up for `backward`, and `update` once the step
+    has been accepted:
+
+        matches = criterion.match(anchors, targets)
+        positives = criterion.positives([matches], [targets])
+        terms = criterion(predictions, matches, positives)
+        sum(terms.values()).backward()
+
+    A matcher that uses predictions matches after the forward: `match` is None without them, and
+    `positives` then counts the objects instead.
+
+    Its `state_dict` holds the buffers of the losses and of the weighting: all that a checkpoint
+    has to keep of it. The ramps are functions of the progress.
+    """
+
+    def __init__(
+        self,
+        loss: ClassLoss,
+        box_loss: BoxLoss,
+        matcher: Matcher,
+        *,
+        weighting: Weighting | None = None,
+        ramps: Ramps | None = None,
+        world: World | None = None,
+    ) -> None:
+        """world: the processes over which a step is counted; None: this one alone."""
+        super().__init__()
+        self.loss, self.box_loss, self.matcher = loss, box_loss, matcher
+        self.weighting = weighting or Weighting(class_normalizer=loss.normalizer)
+        self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
+        self.world = world or World(0, 1, torch.device("cpu"))
+        self.factors = dict(self.ramps.weights)
+
+    @classmethod
+    def build(
+        cls,
+        num_classes: int,
+        *,
+        loss: Choice | ClassLoss = "focal",
+        box_loss: Choice | BoxLoss = "smooth_l1",
+        matcher: Choice | Matcher = "retinanet",
+        normalizer: Normalizer | None = None,
+        class_weights: Sequence[float] | None = None,
+        guided_scale: bool = False,
+        batch_size: int = 1,
+        world: World | None = None,
+    ) -> Criterion:
+        """The criterion of registered parts, for a training loop of one's own.
+
+        loss, box_loss, matcher: a registered name; a mapping with a `name`, options and, for a
+        loss, the `weight` on its terms; or the part itself. normalizer, class_weights (K,),
+        guided_scale, batch_size: see `Weighting`; None leaves the normaliser to the loss.
+        Raises ConfigError for a name or an option that is not known, naming the nearest.
+        """
+        plugs = {"loss": loss_plug(loss, "loss"), "box_loss": loss_plug(box_loss, "box_loss")}
+        class_loss: ClassLoss = (
+            loss if isinstance(loss, ClassLoss) else LOSSES.build(plugs["loss"], num_classes)
+        )
+        require_normalizer(class_loss, normalizer, plugs["loss"].name)
+        if class_weights is not None:
+            count = len(class_weights)
+            require(count == num_classes, f"class_weights: {count} given, {num_classes} are needed")
+        weighting = Weighting(
+            class_normalizer=normalizer or class_loss.normalizer,
+            box_normalizer=normalizer or "positives",
+            class_weights=None if class_weights is None else torch.tensor([1.0, *class_weights]),
+            guided_scale=guided_scale,
+            batch_size=batch_size,
+            world_size=1 if world is None else world.size,
+        )
+        return cls(
+            class_loss,
+            box_loss if isinstance(box_loss, BoxLoss) else BOX_LOSSES.build(plugs["box_loss"]),
+            matcher if isinstance(matcher, Matcher) else MATCHERS.build(plug_of(matcher)),
+            weighting=weighting,
+            ramps=Ramps((), {name: plug.weight for name, plug in plugs.items()}),
+            world=world,
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """What the class outputs mean under the class loss; a head is built from it."""
+        return self.loss.layout
+
+    def progress(self, share: float) -> None:
+        """Sets the ramped options to their values when `share`, 0 to 1, of the run is done."""
+        self.factors = self.ramps.apply(share, loss=self.loss, box_loss=self.box_loss)
+
+    @overload
+    def match(self, anchors: Anchors, targets: Targets, predictions: Predictions) -> Matches: ...
+
+    @overload
+    def match(self, anchors: Anchors, targets: Targets) -> Matches | None: ...
+
+    def match(
+        self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
+    ) -> Matches | None:
+        """What each anchor shall say; None where the matcher has to see predictions first."""
+        if self.matcher.uses_predictions and predictions is None:
+            return None
+        return self.matcher(anchors, targets, predictions)
+
+    def positives(self, matches: Sequence[Matches | None], targets: Sequence[Targets]) -> Tensor:
+        """() float64 positives of the whole step, over ranks and the micro-batches given.
+
+        A matcher that needs predictions has no matches yet: then the objects are counted.
+        """
+        counts = [
+            may_be_matched(t).sum() if m is None else m.foreground.sum()
+            for m, t in zip(matches, targets, strict=True)
+        ]
+        return self.world.sum(torch.stack(counts).sum().double())
+
+    def forward(
+        self, predictions: Predictions, matches: Matches, positives: Tensor
+    ) -> dict[str, Tensor]:
+        """() terms by name, `loss_...`, weighted, summed and divided; their sum is minimised.
+
+        positives: () of the whole step, from `positives`. Gradients of several ranks have to be
+        averaged, and those of micro-batches added, as DDP and `backward` do.
+        """
+        return self.weighting(
+            self.loss(predictions, matches),
+            self.box_loss(predictions, matches),
+            self.factors,
+            matches,
+            positives,
+        )
+
+    def unweighted(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        """The terms as the losses give them: (N, A, K), (N, A) or (N,), neither summed nor
+        divided."""
+        return {**self.loss(predictions, matches), **self.box_loss(predictions, matches)}
+
+    def statistics(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        """What the class loss wants summed for `update`, of a micro-batch."""
+        return self.loss.statistics(predictions, matches)
+
+    def update(
+        self, statistics: Mapping[str, Tensor], terms: Mapping[str, float], positives: float
+    ) -> None:
+        """To be called once for each accepted step, on every rank.
+
+        statistics: summed over the micro-batches of this rank. terms, positives: of the whole step.
+        """
+        self.loss.update({name: self.world.sum(value) for name, value in statistics.items()})
+        self.weighting.update(terms, positives)
+
+
+def plug_of(choice: Choice) -> Plug:
+    """The plug of a name, or of a mapping with a `name` and options. Raises ConfigError."""
+    return coerce({"name": choice} if isinstance(choice, str) else choice, Plug, "matcher")
+
+
+def loss_plug(choice: Choice | nn.Module, kind: str) -> LossPlug:
+    """As `plug_of`, with the weight of a loss; of a loss itself its class, and the weight 1."""
+    if isinstance(choice, nn.Module):
+        return LossPlug(type(choice).__name__, {})
+    return coerce({"name": choice} if isinstance(choice, str) else choice, LossPlug, kind)
+
+
+def check_criterion(config: Config) -> None:
+    """Raises ConfigError for options that the parts of the criterion cannot have.
+
+    Needs no data, so a wrong option is answered before they are read.
+    """
+    build_parts(config, 1)
+    build_ramps(config)
+
+
+def build_parts(config: Config, num_classes: int) -> tuple[ClassLoss, BoxLoss, Matcher]:
+    """Class loss, box loss and matcher of a config. Raises ConfigError."""
+    matcher = MATCHERS.build(config.matcher)
+    box_loss = BOX_LOSSES.build(config.box_loss)
+    return LOSSES.build(config.loss, num_classes), box_loss, matcher
+
+
+def build_criterion(config: Config, annotations: Annotations, world: World) -> Criterion:
+    """The criterion of a config on the device of `world`; annotations: of the train split.
+
+    Raises ConfigError for what the parts cannot have.
+    """
+    loss, box_loss, matcher = build_parts(config, len(annotations.classes))
+    criterion = Criterion(
+        loss,
+        box_loss,
+        matcher,
+        weighting=build_weighting(config, loss, annotations, world.size),
+        ramps=build_ramps(config),
+        world=world,
+    )
+    return criterion.to(world.device)
