@@ -85,7 +85,7 @@ def start(device: str = "auto", timeout: float = 600.0) -> World:
     Raises ConfigError for a device that is not there.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cpu":
         keep_freed_memory()
     if size == 1:
@@ -102,7 +102,11 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of a name: "auto" takes CUDA where there is one, "cuda" the GPU of the local rank.
+
+    Raises ConfigError for a device that is not there.
+    """
     available = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if available else "cpu"

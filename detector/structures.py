@@ -171,8 +171,10 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class Detections:
-    """What was found in one image, sorted by falling score.
+class DetectionTensors:
+    """What post-processing finds in one image, sorted by falling score, on the model's device.
+
+    `detector.inference.detections.Detections` is what a caller gets of it, in numpy.
 
     boxes: (S, 4) in pixels of the original file. scores: (S,) probabilities.
     labels: (S,) int64 in [0, K).

@@ -16,13 +16,17 @@ BASE = {
 }  # fmt: skip
 """Modules below all parts; every part may use them, and they use no part."""
 
-PARTS = {"convert", "data", "models", "losses", "box_losses", "matchers", "evaluation", "plots"}
+PARTS = {
+    "box_losses", "convert", "data", "drawing", "evaluation", "losses", "matchers", "models",
+    "plots",
+}  # fmt: skip
 """Side by side: none imports another; they meet in the types of `structures` and `layouts`."""
 
 ABOVE = {
     "criterion": set[str](),
-    "engine": {"criterion"},
-    "laboratory": {"criterion", "engine"},
+    "inference": set[str](),
+    "engine": {"criterion", "inference"},
+    "laboratory": {"criterion", "inference", "engine"},
 }
 """What stands on the parts, and what of one another it may use: the laboratory is on top."""
 

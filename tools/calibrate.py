@@ -20,7 +20,17 @@ def calibrate(node: DictConfig) -> None:
 
     from detector.engine import calibrate  # torch takes seconds
 
-    calibrate.calibrate(config)
+    keys = ("method", "target", "min_detections", "miss", "false_alarm", "draws", "seed")
+    calibrate.calibrate(
+        config.checkpoint,
+        config.output,
+        fit=calibrate.Fit(**{key: getattr(config, key) for key in keys}),
+        overwrite=config.overwrite,
+        with_anchors=config.anchors,
+        data_root=config.data_root,
+        device=config.device,
+        precision=config.precision,
+    )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,18 @@ def evaluate(node: DictConfig) -> None:
 
     from detector.engine.evaluate import evaluate_checkpoint, evaluate_detections  # torch: seconds
 
+    keys = ("output_dir", "analysis", "draws", "pictures", "worst", "seed", "evaluator")
+    options = {key: getattr(config, key) for key in keys}
     if config.checkpoint is None:
-        evaluate_detections(config)
+        assert config.detections is not None
+        assert config.annotations is not None
+        options |= {"images": config.images}
+        evaluation = evaluate_detections(config.detections, config.annotations, **options)
     else:
-        evaluate_checkpoint(config)
+        keys = ("data_root", "calibrated", "device", "precision")
+        options |= {key: getattr(config, key) for key in keys}
+        evaluation = evaluate_checkpoint(config.checkpoint, **options)
+    evaluation.report()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from cli import main
 from omegaconf import DictConfig
 
@@ -20,7 +22,10 @@ def predict(node: DictConfig) -> None:
 
     from detector.engine import predict  # torch takes seconds
 
-    predict.predict(config)
+    options = {f.name: getattr(config, f.name) for f in fields(config)}
+    for key in ("checkpoint", "source", "plugins"):
+        del options[key]
+    predict.predict(config.checkpoint, config.source, **options)
 
 
 if __name__ == "__main__":

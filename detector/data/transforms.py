@@ -44,6 +44,17 @@ class Sample:
     scale: NDArray[np.float32]
 
 
+def without_objects(pixels: NDArray[np.uint8]) -> Sample:
+    """A sample of (H, W, 3) pixels of which nothing is known."""
+    return Sample(
+        image=pixels,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        crowd=np.zeros(0, np.bool_),
+        scale=np.ones(2, np.float32),
+    )
+
+
 class Augmentation(ABC):
     """Afterwards 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H hold for every box."""
 

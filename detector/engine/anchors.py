@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from torch import nn
 
-from detector.engine.precision import Precision
+from detector.engine.predictor import Predictor
 from detector.evaluation import bootstrap
 from detector.evaluation.bootstrap import Statistic
 from detector.evaluation.calibrators import Link
-from detector.layouts import Layout
 from detector.matchers.base import Matcher
 from detector.structures import Batch, Targets, to_device
 
@@ -73,24 +71,19 @@ class Bins:
 
 @torch.no_grad()
 def anchor_calibration(
-    model: nn.Module,
-    layout: Layout,
+    predictor: Predictor,
     matcher: Matcher,
     batches: Iterable[tuple[Batch, Targets]],
     link: Link,
     *,
-    device: torch.device,
-    precision: Precision,
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
     """The error of raw scores and of their link inverse, of all pairs and of those above LEAST."""
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    model.eval()
+    layout = predictor.layout
     for batch, targets in batches:
-        batch, targets = to_device(batch, device), to_device(targets, device)
-        with precision.autocast(device):
-            predictions = model(batch)
+        predictions, targets = predictor.predict(batch), to_device(targets, predictor.device)
         matches = matcher(predictions.anchors, targets, predictions)
         hot = matches.one_hot(layout.num_classes)
         for i in range(len(batch.image_ids)):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detector import distributed
-from detector.config import Config
+from detector.config import Precision as PrecisionName
 from detector.distributed import World
 from detector.engine import anchors, checkpoint
 from detector.engine.calibrated import KEY, Calibration, link_of
 from detector.engine.checkpoint import write_atomically
-from detector.engine.evaluate import at_root, config_of, subject_of
+from detector.engine.evaluate import at_root, val_set
+from detector.engine.predictor import config_of, restore
 from detector.engine.run_folder import RunFolder
-from detector.engine.score import detect_all
+from detector.engine.score import detect_all, evaluation_images
 from detector.evaluation import coco, held_out
 from detector.evaluation.analysis import Costs
 from detector.evaluation.calibrators import Calibrator, Link
@@ -23,108 +26,125 @@ from detector.evaluation.held_out import Halves
 from detector.evaluation.text import aligned, digits
 from detector.registry import LOSSES, MATCHERS
 from detector.schema import require
-from detector.tool_config import CalibrateConfig
+
+ALONE = World(0, 1, torch.device("cpu"))
+"""For what every process looks at whole."""
 
 Row = dict[str, Any]
 
 
-def calibrate(asked: CalibrateConfig) -> dict[str, Any]:
-    """Writes the copy, and a table of all methods beside it; returns the table.
+@dataclass(frozen=True)
+class Fit:
+    """How a calibrator is learnt. method, target, min_detections: of `held_out.fit`. miss,
+    false_alarm: what each costs, for the operating point "cost". draws, seed: of the intervals, and
+    of the half that is learnt from."""
+
+    method: str = "platt"
+    target: str = "hit"
+    min_detections: int = 50
+    miss: float = 1.0
+    false_alarm: float = 1.0
+    draws: int = 500
+    seed: int = 0
+
+
+def calibrate(
+    path: str | Path,
+    output: str | Path,
+    *,
+    fit: Fit = Fit(),
+    overwrite: bool = False,
+    with_anchors: bool = False,
+    data_root: str | None = None,
+    device: str = "auto",
+    precision: PrecisionName | None = None,
+) -> dict[str, Any]:
+    """Writes a copy of the checkpoint at `path` that holds a calibrator and operating points, and a
+    table of all methods beside it; returns the table.
 
     Everything is learnt on half of the val images, drawn by seed, and measured on the other half.
-    Raises ConfigError for a link that is not known and an output that is there already, DataError
-    where there is nothing to learn from.
+    with_anchors: the calibration of all anchors before NMS is measured too. data_root: where the
+    data lie now. Raises ConfigError for a link that is not known and an output that is there
+    already, DataError where there is nothing to learn from.
     """
-    saved = checkpoint.load(asked.checkpoint)
-    config = at_root(config_of(saved, asked.checkpoint), asked.data_root)
-    if asked.precision is not None:
-        config = replace(config, precision=asked.precision)
-    output = Path(asked.output)
-    require_output(output, asked)
+    saved = checkpoint.load(path)
+    config = at_root(config_of(saved, str(path)), data_root)
+    evaluation = replace(config.evaluation, limit=None)
+    config = replace(config, evaluation=evaluation, precision=precision or config.precision)
+    output = Path(output)
+    require_output(output, Path(path), overwrite=overwrite)
     link = link_of(LOSSES.build(config.loss, len(saved["classes"])))
-    needs_link = asked.method == "link_inverse" or asked.anchors
+    needs_link = fit.method == "link_inverse" or with_anchors
     require(
         link is not None or not needs_link,
-        f"{'anchors' if asked.anchors else 'method'}: the loss {config.loss.name} has no link "
+        f"{'anchors' if with_anchors else 'method'}: the loss {config.loss.name} has no link "
         "inverse that is known",
     )
-    world = distributed.start(asked.device)
+    world = distributed.start(device)
     try:
-        found = _calibrate(asked, saved, config, world, link, output)
+        dataset = val_set(saved, config, str(path))
+        predictor = restore(saved, config, str(path), world.device)
+        rows = detect_all(predictor, dataset, world)
+        stored, found = learn(coco.ground_truth(dataset.annotations), rows, link, fit)
+        if with_anchors:
+            assert link is not None
+            batches = evaluation_images(predictor, dataset, ALONE)
+            matcher = MATCHERS.build(config.matcher)
+            found["anchors"] = anchors.anchor_calibration(
+                predictor, matcher, batches, link, draws=fit.draws, seed=fit.seed
+            )
+        if world.is_main:
+            write(output, {**saved, KEY: stored.to_dict()}, found)
+        return found
     finally:
         distributed.stop()
-    return found
 
 
-def require_output(output: Path, asked: CalibrateConfig) -> None:
+def require_output(output: Path, source: Path, *, overwrite: bool) -> None:
     """Raises ConfigError where the copy cannot be written, before anything is computed."""
     require(output.suffix == ".pt", f"output: {output} given, a name that ends in .pt is needed")
-    is_other = output.resolve() != Path(asked.checkpoint).resolve()
+    is_other = output.resolve() != source.resolve()
     require(is_other, f"output: {output} is the checkpoint, which is kept as it is")
-    is_free = asked.overwrite or not output.exists()
+    is_free = overwrite or not output.exists()
     require(is_free, f"output: {output} is already there; overwrite=true replaces it")
     RunFolder(output.parent).require_writable()
 
 
-def _calibrate(
-    asked: CalibrateConfig,
-    saved: dict[str, Any],
-    config: Config,
-    world: World,
-    link: Link | None,
-    output: Path,
-) -> dict[str, Any]:
-    config = replace(config, evaluation=replace(config.evaluation, limit=None))
-    subject = subject_of(saved, config, world, asked.checkpoint)
-    rows = detect_all(subject)
-    truth = coco.ground_truth(subject.dataset.annotations)
-    halves = held_out.halve(truth, rows, seed=asked.seed)
-    fitted = {method: _fit(halves, method, link, asked) for method in held_out.methods_for(link)}
-    stored = calibration(halves, fitted[asked.method], asked)
-    found = tables(truth, rows, halves, fitted, stored, asked)
-    if asked.anchors:
-        assert link is not None
-        found["anchors"] = anchors.anchor_calibration(
-            subject.model,
-            subject.layout,
-            MATCHERS.build(config.matcher),
-            subject.batches(0, 1),
-            link,
-            device=world.device,
-            precision=subject.precision,
-            draws=asked.draws,
-            seed=asked.seed,
+def write(output: Path, content: dict[str, Any], found: dict[str, Any]) -> None:
+    """The copy of the checkpoint, and the table beside it as JSON."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(output, content)
+    text = json.dumps(found, indent=1) + "\n"
+    write_atomically(output.with_suffix(".json"), text.encode())
+    print("\n".join(lines(found)))
+    print(f"written: {output}, {output.with_suffix('.json')}")
+
+
+def learn(
+    truth: dict[str, list[Row]], rows: list[Row], link: Link | None, fit: Fit
+) -> tuple[Calibration, dict[str, Any]]:
+    """What is to be stored, and the tables of all methods. truth, rows: in COCO's formats."""
+    halves = held_out.halve(truth, rows, seed=fit.seed)
+    fitted = {
+        method: held_out.fit(
+            halves, method, link=link, target=fit.target, min_detections=fit.min_detections
         )
-    if world.is_main:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(output, {**saved, KEY: stored.to_dict()})
-        text = json.dumps(found, indent=1) + "\n"
-        write_atomically(output.with_suffix(".json"), text.encode())
-        print("\n".join(lines(found)))
-        print(f"written: {output}, {output.with_suffix('.json')}")
-    return found
+        for method in held_out.methods_for(link)
+    }
+    stored = calibration(halves, fitted[fit.method], fit)
+    return stored, tables(truth, rows, halves, fitted, stored, fit)
 
 
-def _fit(
-    halves: Halves, method: str, link: Link | None, asked: CalibrateConfig
-) -> Calibrator | None:
-    return held_out.fit(
-        halves, method, link=link, target=asked.target, min_detections=asked.min_detections
-    )
-
-
-def calibration(
-    halves: Halves, calibrator: Calibrator | None, asked: CalibrateConfig
-) -> Calibration:
+def calibration(halves: Halves, calibrator: Calibrator | None, fit: Fit) -> Calibration:
     """What is stored: a calibrator and the thresholds before and after it, all of one half."""
-    costs = Costs(asked.miss, asked.false_alarm)
+    costs = Costs(fit.miss, fit.false_alarm)
     after = held_out.mapped(halves.fit, calibrator)
     return Calibration(
         calibrator=calibrator,
         raw=held_out.choose_points(halves.fit[0.5], costs),
         calibrated=held_out.choose_points(after[0.5], costs),
-        note=f"{asked.method} to {asked.target} on {int(halves.chosen.sum())} images of val, "
-        f"seed {asked.seed}",
+        note=f"{fit.method} to {fit.target} on {int(halves.chosen.sum())} images of val, "
+        f"seed {fit.seed}",
     )
 
 
@@ -134,14 +154,14 @@ def tables(
     halves: Halves,
     fitted: dict[str, Calibrator | None],
     stored: Calibration,
-    asked: CalibrateConfig,
+    fit: Fit,
 ) -> dict[str, Any]:
     """All methods, and the thresholds that were chosen, on the images nothing was learnt from."""
     methods = {
         method: {
             "AP": held_out.average_precision(truth, rows, halves, own),
             "pooled": [] if own is None else [halves.packed.classes[k] for k in own.fallbacks],
-            **held_out.measured([halves], [own], draws=asked.draws, seed=asked.seed),
+            **held_out.measured([halves], [own], draws=fit.draws, seed=fit.seed),
         }
         for method, own in fitted.items()
     }

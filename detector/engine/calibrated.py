@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from detector.config import from_plain
-from detector.errors import ConfigError
 from detector.evaluation.calibrators import Calibrator, Link
 from detector.evaluation.operating_points import OperatingPoints
+from detector.inference.detections import Detections
 from detector.losses.base import ClassLoss
 from detector.registry import LOSSES
+from detector.schema import require
 
 KEY = "calibration"
 """Of the checkpoint."""
@@ -31,6 +32,43 @@ class Calibration:
     calibrated: dict[str, OperatingPoints]
     note: str
 
+    def selector(
+        self, threshold: float | Literal["auto"], operating_point: str, *, calibrated: bool
+    ) -> Callable[[Detections], Detections]:
+        """What maps the scores of an image's detections and leaves out those below the threshold.
+
+        threshold: a score, or "auto" for those of the classes at the operating point. calibrated:
+        whether scores are mapped. Raises ConfigError where no calibrator or no such operating point
+        is stored.
+        """
+        calibrator = self.calibrator if calibrated else None
+        is_there = calibrator is not None or not calibrated
+        require(is_there, "calibrated: true given, but method=none was stored")
+        stored = self.calibrated if calibrated else self.raw
+        require(
+            operating_point in stored,
+            f"operating_point: {operating_point!r} is not one of {', '.join(stored)}",
+        )
+        points = stored[operating_point]
+
+        def select(found: Detections) -> Detections:
+            scores = found.scores.astype(np.float64)
+            if calibrator is not None:
+                scores = calibrator(scores, found.labels)
+            kept = (
+                points.keep(scores, found.labels)
+                if isinstance(threshold, str)
+                else scores > threshold
+            )
+            order = np.argsort(-scores, kind="stable")  # each class has its own map
+            order = order[kept[order]]
+            mapped = scores.astype(found.scores.dtype)
+            return replace(
+                found, boxes=found.boxes[order], scores=mapped[order], labels=found.labels[order]
+            )
+
+        return select
+
     def to_dict(self) -> dict[str, Any]:
         """Strings, numbers, lists and dicts, for the checkpoint."""
         return {
@@ -41,13 +79,10 @@ class Calibration:
         }
 
 
-def calibration_of(saved: Mapping[str, Any], path: str) -> Calibration:
-    """What a checkpoint holds. Raises ConfigError where it holds nothing of the kind."""
+def calibration_of(saved: Mapping[str, Any]) -> Calibration | None:
+    """What a checkpoint holds; None where it holds nothing of the kind."""
     if KEY not in saved:
-        raise ConfigError(
-            f"checkpoint: {path} has no calibrator and no operating points; tools/calibrate.py "
-            "writes a copy that has"
-        )
+        return None
     state = saved[KEY]
     loss = LOSSES.build(from_plain(saved["config"]).loss, len(saved["classes"]))
     own = state["calibrator"]

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from detector import distributed
-from detector.config import Config, EvaluationConfig, from_plain
+from detector.config import Config, EvaluationConfig, Evaluator
+from detector.config import Precision as PrecisionName
 from detector.data.images import read_pixels, require_folder
 from detector.data.readers.base import Dataset
-from detector.distributed import World
 from detector.engine import checkpoint
-from detector.engine.calibrated import calibration_of
 from detector.engine.figures import Pixels
-from detector.engine.precision import Precision, choose
+from detector.engine.predictor import config_of, restore
 from detector.engine.run_folder import RunFolder
-from detector.engine.score import Subject, measure, score, write_metrics, write_pictures
-from detector.engine.setup import Setup, State, prepare
-from detector.engine.weights import weights_to_evaluate
+from detector.engine.score import measure, score, write_metrics, write_pictures
+from detector.engine.setup import Setup, State, predictor_of
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
 from detector.evaluation.report import Report
-from detector.layouts import Layout
-from detector.models.detector import build_detector
 from detector.plots.style import require_matplotlib
-from detector.registry import AUGMENTATIONS, DATASETS, LOSSES, REGISTRIES, require_known
-from detector.tool_config import EvaluateConfig
+from detector.registry import DATASETS
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: COCO's numbers, and an analysis where it was asked for. folder: where they were
+    written. is_main: whether this process is the one that prints."""
+
+    metrics: dict[str, Any]
+    folder: RunFolder
+    is_main: bool = True
+
+    def report(self) -> None:
+        """Prints the tables, on the main process."""
+        if self.is_main:
+            report(self.metrics, self.folder)
 
 
 def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
     """Metrics of the run's evaluated model on the val split."""
-    subject = Subject(
-        state.evaluated_model,
-        state.criterion.layout,
-        setup.val_set,
-        setup.augment,
-        setup.config,
-        setup.world,
-        setup.precision,
-    )
-    return score(subject, folder=folder, seed=setup.config.seed)
+    predictor = predictor_of(setup, state)
+    return score(predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed)
 
 
 def report(metrics: dict[str, Any], folder: RunFolder) -> None:
@@ -66,69 +66,87 @@ def require_pictures(config: EvaluationConfig) -> None:
         require_matplotlib()
 
 
-def evaluate_checkpoint(asked: EvaluateConfig) -> dict[str, Any]:
+def evaluate_checkpoint(
+    path: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    data_root: str | None = None,
+    analysis: bool | None = None,
+    calibrated: bool = False,
+    draws: int = 500,
+    pictures: bool = True,
+    worst: int = 10,
+    seed: int = 0,
+    evaluator: Evaluator | None = None,
+    device: str = "auto",
+    precision: PrecisionName | None = None,
+) -> Evaluation:
     """Scores a checkpoint on the val split of its own data; nothing but the file is needed.
 
     Writes metrics.json, detections.json and the pictures of an analysis into `output_dir`
-    (default: `evaluation` beside the checkpoint). Raises ConfigError for a file that is no
-    checkpoint, DataError where the data do not have its classes.
+    (default: `evaluation` beside the checkpoint). data_root: where the data lie now. analysis:
+    calibration, errors and operating points too, with `pictures` and `worst` images of each kind;
+    None: as the config says. calibrated: scores are mapped by the stored calibrator first. draws,
+    seed: of the intervals. evaluator, precision: None takes those of the config.
+
+    Raises ConfigError for a file that is no checkpoint, DataError where the data do not have its
+    classes.
     """
-    path = str(asked.checkpoint)
     saved = checkpoint.load(path)
-    config = at_root(config_of(saved, path), asked.data_root)
-    config = replace(config, evaluation=as_asked(config.evaluation, asked))
-    if asked.precision is not None:
-        config = replace(config, precision=asked.precision)
+    config = at_root(config_of(saved, str(path)), data_root)
+    evaluation = with_analysis(config.evaluation, analysis, evaluator, draws, pictures, worst)
+    config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     require_pictures(config.evaluation)
-    folder = RunFolder(Path(asked.output_dir or Path(path).parent / "evaluation"))
+    folder = RunFolder(Path(output_dir or Path(path).parent / "evaluation"))
     folder.require_writable()
-    world = distributed.start(asked.device)
+    world = distributed.start(device)
     try:
-        return _evaluate_checkpoint(asked, saved, config, world, folder)
+        dataset = val_set(saved, config, str(path))
+        predictor = restore(saved, config, str(path), world.device)
+        calibrator = predictor.require_calibration().calibrator if calibrated else None
+        metrics = score(predictor, dataset, world, folder=folder, calibrator=calibrator, seed=seed)
+        return Evaluation(metrics, folder, world.is_main)
     finally:
         distributed.stop()
 
 
-def _evaluate_checkpoint(
-    asked: EvaluateConfig,
-    saved: dict[str, Any],
-    config: Config,
-    world: World,
-    folder: RunFolder,
-) -> dict[str, Any]:
-    path = str(asked.checkpoint)
-    subject = subject_of(saved, config, world, path)
-    stored = calibration_of(saved, path) if asked.calibrated else None
-    calibrator = stored.calibrator if stored else None
-    metrics = score(subject, folder=folder, calibrator=calibrator, seed=asked.seed)
-    if world.is_main:
-        report(metrics, folder)
-    return metrics
-
-
-def evaluate_detections(asked: EvaluateConfig) -> dict[str, Any]:
+def evaluate_detections(
+    detections: str | Path,
+    annotations: str | Path,
+    *,
+    images: str | None = None,
+    output_dir: str | Path | None = None,
+    analysis: bool | None = True,
+    draws: int = 500,
+    pictures: bool = True,
+    worst: int = 10,
+    seed: int = 0,
+    evaluator: Evaluator | None = None,
+) -> Evaluation:
     """Scores COCO results of any detector against a COCO ground truth, with an analysis.
 
     Writes metrics.json and the pictures into `output_dir` (default: `evaluation` beside the
-    results). Raises DataError that names the file and the entry for what makes no sense.
+    results). images: the folder of the images, to draw the worst of them. The other options are
+    those of `evaluate_checkpoint`. Raises DataError that names the file and the entry for what
+    makes no sense.
     """
-    source = Path(str(asked.detections))
-    config = as_asked(EvaluationConfig(analysis=True), asked)
+    source = Path(detections)
+    start = EvaluationConfig(analysis=True)
+    config = with_analysis(start, analysis, evaluator, draws, pictures, worst)
     require_pictures(config)
-    folder = RunFolder(Path(asked.output_dir or source.parent / "evaluation"))
+    folder = RunFolder(Path(output_dir or source.parent / "evaluation"))
     folder.require_writable()
-    truth = files.read_ground_truth(Path(str(asked.annotations)))
+    truth = files.read_ground_truth(Path(annotations))
     rows = files.read_detections(source, truth)
     if config.analysis:
         files.check_scores(source, rows)
     rows = coco.sort_results(rows)
-    pixels = pixels_of(truth, asked.images) if asked.images is not None else None
-    metrics = measure(truth, rows, config, seed=asked.seed)
+    pixels = pixels_of(truth, images) if images is not None else None
+    metrics = measure(truth, rows, config, seed=seed)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_metrics(folder.metrics, metrics)
     write_pictures(truth, rows, metrics, config, folder, pixels)
-    report(metrics, folder)
-    return metrics
+    return Evaluation(metrics, folder)
 
 
 def pixels_of(truth: files.Truth, images: str) -> Pixels:
@@ -145,15 +163,22 @@ def pixels_of(truth: files.Truth, images: str) -> Pixels:
     return read
 
 
-def as_asked(config: EvaluationConfig, asked: EvaluateConfig) -> EvaluationConfig:
-    """The evaluation with what a call of the tool says of it."""
+def with_analysis(
+    config: EvaluationConfig,
+    analysis: bool | None,
+    evaluator: Evaluator | None,
+    draws: int,
+    pictures: bool,
+    worst: int,
+) -> EvaluationConfig:
+    """The evaluation with other options of its analysis; None keeps what it says."""
     return replace(
         config,
-        analysis=config.analysis if asked.analysis is None else asked.analysis,
-        evaluator=asked.evaluator or config.evaluator,
-        draws=asked.draws,
-        pictures=asked.pictures,
-        worst=asked.worst,
+        analysis=config.analysis if analysis is None else analysis,
+        evaluator=evaluator or config.evaluator,
+        draws=draws,
+        pictures=pictures,
+        worst=worst,
     )
 
 
@@ -183,29 +208,3 @@ def val_set(saved: dict[str, Any], config: Config, path: str) -> Dataset:
             f"{saved['classes']}"
         )
     return dataset
-
-
-def config_of(saved: dict[str, Any], path: str) -> Config:
-    """The config in a checkpoint. Raises ConfigError where it names parts that are not known."""
-    config = from_plain(saved["config"])
-    require_known({kind: getattr(config, kind) for kind in REGISTRIES}, config.plugins, path)
-    return config
-
-
-def subject_of(saved: dict[str, Any], config: Config, world: World, path: str) -> Subject:
-    """The model of a checkpoint and the val split of its data. path: of the checkpoint."""
-    precision = choose(config.precision, world.device)
-    dataset = val_set(saved, config, path)
-    model, layout = restore(saved, config, world, precision)
-    augment = AUGMENTATIONS.build(config.augment)
-    return Subject(model, layout, dataset, augment, config, world, precision)
-
-
-def restore(
-    saved: dict[str, Any], config: Config, world: World, precision: Precision
-) -> tuple[nn.Module, Layout]:
-    """The model of a checkpoint as it is evaluated, and what its outputs mean."""
-    layout = LOSSES.build(config.loss, len(saved["classes"])).layout
-    model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
-    model.load_state_dict(weights_to_evaluate(saved))
-    return prepare(model, config, world, precision), layout

@@ -9,7 +9,7 @@ import torch
 
 from detector.engine import checkpoint
 from detector.engine.checkpoint import write_atomically
-from detector.engine.evaluate import weights_to_evaluate
+from detector.engine.weights import weights_to_evaluate
 from detector.errors import ConfigError
 
 

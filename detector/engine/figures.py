@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.engine.drawing import Box, Mark, captioned, draw, grid
+from detector.drawing.drawing import Box, Mark, captioned, draw, grid
 from detector.errors import ConfigError
 from detector.evaluation.matching import match
 from detector.evaluation.operating_points import OperatingPoints

@@ -1,12 +1,12 @@
-"""What is drawn of batches and detections."""
+"""What is drawn of batches."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.engine.drawing import Mark
-from detector.structures import Batch, Detections, Matches, Targets
+from detector.drawing.drawing import Mark
+from detector.structures import Batch, Matches, Targets
 
 STRIPE = 8
 """Pixels: the width of the stripes that stand for padding."""
@@ -42,9 +42,3 @@ def of_objects(
         boxes, owners = found.anchors.boxes[chosen].tolist(), found.labels[i, chosen].tolist()
         result += [Mark(tuple(b), k, is_thin=True) for b, k in zip(boxes, owners, strict=True)]
     return result
-
-
-def of_detections(found: Detections, names: tuple[str, ...]) -> list[Mark]:
-    """What is drawn for detections, the surest first; names: of the K classes."""
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    return [Mark(tuple(box), k, f"{names[k]} {score:.2f}") for box, score, k in rows]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from detector.data.loader import EvaluationItems, collate
 from detector.data.readers.base import Dataset
-from detector.engine.drawing import Mark, captioned, draw, grid
-from detector.engine.marks import of_detections, of_objects, striped
-from detector.engine.setup import Setup, State
-from detector.models.postprocess import postprocess
+from detector.drawing.drawing import Mark, captioned, draw, grid
+from detector.drawing.marks import of_detections
+from detector.engine.marks import of_objects, striped
+from detector.engine.setup import Setup, State, predictor_of
 from detector.structures import Batch, Predictions, Targets, to_device
 
 NUM_IMAGES = 4
@@ -60,21 +60,20 @@ def write(writer: Any, setup: Setup, state: State) -> None:
 @torch.no_grad()
 def look(setup: Setup, state: State) -> Iterator[Panel]:
     """The panels, one image after another: the memory is that of one."""
-    model, layout, device = state.evaluated_model, state.criterion.layout, setup.world.device
-    classes = setup.val_set.annotations.classes
+    predictor = predictor_of(setup, state)
     keep = replace(setup.config.model.postprocess, score_threshold=THRESHOLD)
     items = EvaluationItems(setup.val_set, setup.augment)
-    model.eval()
     for number, index in enumerate(fixed_images(setup.val_set), 1):
         batch, targets = collate([items[0, index]])
         # Detections then are in the pixels of the batch, as the objects are.
         batch = replace(batch, scales=torch.ones_like(batch.scales))
-        on_device = to_device(batch, device)
-        with setup.precision.autocast(device):
-            predictions = model(on_device)
-        found = postprocess(predictions, layout, on_device, keep)[0]
+        predictions = predictor.predict(batch)
+        detections = predictor.decode(predictions, batch, keep)[0]
         foreground, background = anchor_scores(state, predictions, targets)
-        sides = of_objects(0, targets, classes), of_detections(found, classes)
+        sides = (
+            of_objects(0, targets, predictor.classes),
+            of_detections(detections, predictor.classes),
+        )
         yield Panel(f"image_{number}", beside(batch, *sides), foreground, background)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from detector.errors import ConfigError
+
+M = TypeVar("M", bound=nn.Module)
 
 DTYPES = {
     "float64": torch.float64,
@@ -61,6 +65,12 @@ def choose(name: str, device: torch.device) -> Precision:
     if processor_has_bfloat16():
         return Precision("bfloat16", "the processor has instructions for it")
     return Precision("float32", "the processor has no instructions for bfloat16")
+
+
+def prepare(model: M, precision: Precision, device: torch.device, *, channels_last: bool) -> M:
+    """The model on the device, in the number format of its weights and the memory order asked."""
+    model = model.to(device, precision.parameter_dtype)
+    return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
 
 
 def processor_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -5,65 +5,66 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from detector import distributed
+from detector.config import Precision as PrecisionName
 from detector.data.images import SUFFIXES, list_images, read_pixels, require_megapixels
-from detector.data.loader import collate
-from detector.data.transforms import Sample
-from detector.distributed import World
 from detector.engine import checkpoint
-from detector.engine.calibrated import Calibration, calibration_of
-from detector.engine.drawing import draw
-from detector.engine.evaluate import config_of, restore
-from detector.engine.marks import of_detections
-from detector.engine.precision import choose
+from detector.engine.predictor import Threshold, config_of, restore
 from detector.engine.run_folder import RunFolder
 from detector.errors import DataError
-from detector.models.postprocess import postprocess
-from detector.registry import AUGMENTATIONS
+from detector.inference.detections import Detections
 from detector.schema import require
-from detector.structures import Detections, to_device
-from detector.tool_config import PredictConfig
 
 PREDICTIONS = "predictions.json"
 
-Detect = Callable[[NDArray[np.uint8]], Detections]
-"""(H, W, 3) pixels -> what is found, in those pixels."""
 
-
-@dataclass(frozen=True)
-class Classes:
-    """The names and category ids of the K classes."""
-
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-
-
-def predict(config: PredictConfig) -> Path:
+def predict(
+    path: str | Path,
+    source: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    limit: int | None = None,
+    threshold: Threshold = 0.3,
+    operating_point: str = "lrp",
+    calibrated: bool = False,
+    max_megapixels: float = 100.0,
+    device: str = "auto",
+    precision: PrecisionName | None = None,
+) -> Path:
     """Detections of an image or of all images in a folder; the path of the JSON file.
 
-    Needs nothing but the checkpoint. Writes a copy of each image with the boxes drawn, under its
-    own name, and `predictions.json`. Raises ConfigError for what cannot work, before anything is
-    written; DataError at the end, when all others are done, where files could not be read.
+    Needs nothing but the checkpoint at `path`. Writes a copy of each image with the boxes drawn,
+    under its own name, and `predictions.json` into `output_dir` (default: `predictions` beside the
+    checkpoint). limit: the first images only. The other options are those of `Predictor` and
+    `load`. Images are computed one at a time, so that nothing that is found depends on the others.
+
+    Raises ConfigError for what cannot work, before anything is written; DataError at the end, when
+    all others are done, where files could not be read.
     """
-    require_megapixels(config.max_megapixels)
-    saved = checkpoint.load(config.checkpoint)
-    source = Path(config.source)
-    output = Path(config.output_dir or Path(config.checkpoint).parent / "predictions")
-    names = find(source, output)[: config.limit]
-    require_output(output, source, config.overwrite)
-    world = distributed.start(config.device)
+    require_megapixels(max_megapixels)
+    saved = checkpoint.load(path)
+    source, output = Path(source), Path(output_dir or Path(path).parent / "predictions")
+    names = find(source, output)[:limit]
+    require_output(output, source, overwrite)
+    world = distributed.start(device)
     try:
-        detect = build_detect(saved, world, config)
-        return _predict(names, source, output, detect, classes_of(saved), config.max_megapixels)
+        config = config_of(saved, str(path))
+        config = replace(config, precision=precision or config.precision)
+        predictor = restore(saved, config, str(path), world.device)
+        call = partial(
+            predictor, threshold=threshold, operating_point=operating_point, calibrated=calibrated
+        )
+        return _predict(names, source, output, call, max_megapixels)
     finally:
         distributed.stop()
 
@@ -72,8 +73,7 @@ def _predict(
     names: list[str],
     source: Path,
     output: Path,
-    detect: Detect,
-    classes: Classes,
+    detect: Callable[[NDArray[np.uint8]], Detections],
     max_megapixels: float,
 ) -> Path:
     folder = source if source.is_dir() else source.parent
@@ -84,9 +84,9 @@ def _predict(
         except DataError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
-        found = detect(pixels)
-        rows.append(row(name, found, classes))
-        save_drawn(output / copy_name(name), pixels, found, classes)
+        detections = detect(pixels)
+        rows.append({"file": name, **detections.to_dict()})
+        save_drawn(output / copy_name(name), pixels, detections)
     output.mkdir(parents=True, exist_ok=True)
     path = output / PREDICTIONS
     path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
@@ -95,11 +95,6 @@ def _predict(
     if left_out:
         raise DataError(f"source={source}: {left_out} of {len(names)} files cannot be read (above)")
     return path
-
-
-def classes_of(saved: dict[str, Any]) -> Classes:
-    """Those of a checkpoint."""
-    return Classes(tuple(saved["classes"]), tuple(saved["category_ids"]))
 
 
 def find(source: Path, output: Path) -> list[str]:
@@ -132,97 +127,12 @@ def require_output(output: Path, source: Path, overwrite: bool) -> None:
     )
 
 
-def build_detect(saved: dict[str, Any], world: World, config: PredictConfig) -> Detect:
-    """What finds the objects above the threshold, with the model and the config of a checkpoint.
-
-    One image at a time, so that nothing it finds depends on the others.
-    """
-    trained = config_of(saved, config.checkpoint)
-    if config.precision is not None:
-        trained = replace(trained, precision=config.precision)
-    precision = choose(trained.precision, world.device)
-    model, layout = restore(saved, trained, world, precision)
-    model.eval()
-    augment = AUGMENTATIONS.build(trained.augment)
-    needs_stored = config.calibrated or config.threshold == "auto"
-    stored = calibration_of(saved, config.checkpoint) if needs_stored else None
-    settings = replace(trained.model.postprocess, score_threshold=first_threshold(config))
-    pick = picker(config, stored)
-
-    @torch.no_grad()
-    def detect(pixels: NDArray[np.uint8]) -> Detections:
-        batch, _ = collate([(augment.evaluate(without_objects(pixels)), 0, 0)])
-        batch = to_device(batch, world.device)
-        with precision.autocast(world.device):
-            predictions = model(batch)
-        return pick(postprocess(predictions, layout, batch, settings)[0])
-
-    return detect
-
-
-def first_threshold(config: PredictConfig) -> float:
-    """What is left out before NMS already; 0 where scores still change or classes differ."""
-    if config.threshold == "auto" or config.calibrated:
-        return 0.0
-    return config.threshold
-
-
-def picker(config: PredictConfig, stored: Calibration | None) -> Callable[[Detections], Detections]:
-    """What calibrates detections and leaves out those that are not to be shown.
-
-    Raises ConfigError where the checkpoint has no calibrator or not these operating points.
-    """
-    if stored is None:
-        return lambda found: found
-    calibrator = stored.calibrator if config.calibrated else None
-    if config.calibrated:
-        require(calibrator is not None, "calibrated: true given, but method=none was stored")
-    points = (stored.calibrated if config.calibrated else stored.raw)[config.operating_point]
-
-    def pick(found: Detections) -> Detections:
-        scores, labels = found.scores.cpu().double().numpy(), found.labels.cpu().numpy()
-        mapped = scores if calibrator is None else calibrator(scores, labels)
-        if config.threshold == "auto":
-            kept = points.keep(mapped, labels)
-        else:
-            kept = mapped > config.threshold
-        order = np.argsort(-mapped, kind="stable")  # each class has its own map
-        order = torch.from_numpy(order[kept[order]]).to(found.labels.device)
-        new = torch.from_numpy(mapped).to(found.scores)
-        return Detections(found.boxes[order], new[order], found.labels[order])
-
-    return pick
-
-
-def without_objects(pixels: NDArray[np.uint8]) -> Sample:
-    """A sample of (H, W, 3) pixels of which nothing is known."""
-    return Sample(
-        image=pixels,
-        boxes=np.zeros((0, 4), np.float32),
-        labels=np.zeros(0, np.int64),
-        crowd=np.zeros(0, np.bool_),
-        scale=np.ones(2, np.float32),
-    )
-
-
-def row(name: str, found: Detections, classes: Classes) -> dict[str, Any]:
-    """An image's entry in the JSON file; boxes are xyxy in pixels of the file."""
-    labels = found.labels.tolist()
-    return {
-        "file": name,
-        "boxes": found.boxes.tolist(),
-        "scores": found.scores.tolist(),
-        "labels": [classes.names[k] for k in labels],
-        "category_ids": [classes.ids[k] for k in labels],
-    }
-
-
 def copy_name(name: str) -> str:
     """The name of an image's drawn copy: its own, so that no two images share one."""
     return name if Path(name).suffix.lower() in SUFFIXES else f"{name}.png"
 
 
-def save_drawn(path: Path, pixels: NDArray[np.uint8], found: Detections, classes: Classes) -> None:
+def save_drawn(path: Path, pixels: NDArray[np.uint8], detections: Detections) -> None:
     """Writes the copy in the format of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(pixels, of_detections(found, classes.names)).save(path, quality=95)
+    detections.draw(pixels).save(path, quality=95)

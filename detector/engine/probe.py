@@ -19,11 +19,10 @@ from torch import Tensor
 from detector.data.loader import EvaluationItems, collate
 from detector.engine import histograms
 from detector.engine.checkpoint import write_atomically
-from detector.engine.setup import Setup, State
+from detector.engine.setup import Setup, State, predictor_of
 from detector.engine.step_record import SIDES, StepRecord, true_probabilities
 from detector.evaluation import coco
 from detector.layouts import Layout, Sigmoid
-from detector.models.postprocess import postprocess
 from detector.structures import Batch, Matches, Predictions, Targets, to_device
 
 SIDE = 400
@@ -140,28 +139,15 @@ class Probe:
 @torch.no_grad()
 def found(setup: Setup, state: State, index: int) -> list[dict[str, Any]]:
     """The best detections of an image of the val split, as rows of COCO's results format."""
-    predictions, batch, _ = predicted(setup, state, [index])
-    config = setup.config.model.postprocess
-    best = postprocess(predictions, state.criterion.layout, batch, config)[0]
-    return coco.results(
-        batch.image_ids[0],
-        best.boxes[:MOST_DETECTIONS].cpu().double().numpy(),
-        best.scores[:MOST_DETECTIONS].cpu().double().numpy(),
-        best.labels[:MOST_DETECTIONS].cpu().numpy(),
-        setup.val_set.annotations.category_ids,
-    )
+    predictor = predictor_of(setup, state)
+    batch, _ = val_images(setup, [index])
+    return predictor.detect(batch)[0][:MOST_DETECTIONS].to_coco(batch.image_ids[0])
 
 
-def predicted(
-    setup: Setup, state: State, indices: Sequence[int]
-) -> tuple[Predictions, Batch, Targets]:
-    """What the evaluated model says of images of the val split."""
-    items, device = EvaluationItems(setup.val_set, setup.augment), setup.world.device
-    batch, targets = collate([items[0, i] for i in indices])
-    batch, targets = to_device(batch, device), to_device(targets, device)
-    model = state.evaluated_model.eval()
-    with setup.precision.autocast(device):
-        return model(batch), batch, targets
+def val_images(setup: Setup, indices: Sequence[int]) -> tuple[Batch, Targets]:
+    """Images of the val split as one batch, with what is on them."""
+    items = EvaluationItems(setup.val_set, setup.augment)
+    return collate([items[0, i] for i in indices])
 
 
 @torch.no_grad()
@@ -173,10 +159,11 @@ def final(setup: Setup, state: State) -> dict[str, Any]:
     """
     world, layout = setup.world, state.criterion.layout
     number = min(FINAL_IMAGES, len(setup.val_set.annotations))
-    at = histograms.edges()
+    predictor, at = predictor_of(setup, state), histograms.edges()
     parts = {side: histograms.histogram(np.zeros(0), at) for side in SIDES}
     for index in range(world.rank, number, world.size):
-        predictions, _, targets = predicted(setup, state, [index])
+        batch, targets = val_images(setup, [index])
+        predictions, targets = predictor.predict(batch), to_device(targets, world.device)
         matches = state.criterion.match(predictions.anchors, targets, predictions)
         for side, logits in zip(SIDES, true_logits(layout, predictions, matches), strict=True):
             more = histograms.histogram(logits.double().cpu().numpy(), at)

@@ -5,111 +5,63 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from detector.config import Config, EvaluationConfig
+from detector.config import EvaluationConfig
 from detector.data.annotations import Annotations
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
-from detector.data.transforms import Augmentation
 from detector.data.workers import Batches, explained
 from detector.distributed import World
 from detector.engine.figures import Pixels, write_figures, write_worst
-from detector.engine.precision import Precision
+from detector.engine.predictor import Predictor
 from detector.engine.run_folder import RunFolder
 from detector.evaluation import coco
 from detector.evaluation.analysis import analyse
 from detector.evaluation.calibrators import Calibrator
 from detector.evaluation.held_out import rescored
-from detector.layouts import Layout
-from detector.model_config import PostprocessConfig
-from detector.models.postprocess import postprocess
-from detector.structures import Batch, Targets, to_device
+from detector.structures import Batch, Targets
 
 Row = dict[str, Any]
 Truth = dict[str, list[Row]]
 
 
-@torch.no_grad()
-def detect(
-    model: nn.Module,
-    layout: Layout,
-    batches: Iterable[tuple[Batch, Targets]],
-    *,
-    category_ids: tuple[int, ...],
-    config: PostprocessConfig,
-    device: torch.device,
-    precision: Precision,
-) -> list[Row]:
+def evaluation_images(predictor: Predictor, dataset: Dataset, world: World) -> Batches:
+    """The share of this process of the images that the config's evaluation asks for, in batches."""
+    config = predictor.config
+    return evaluation_batches(
+        dataset,
+        predictor.augment,
+        images_per_group=config.evaluation.images_per_group,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=config.loader.workers,
+        timeout=config.loader.timeout,
+        limit=config.evaluation.limit,
+    )
+
+
+def detect(predictor: Predictor, batches: Iterable[tuple[Batch, Targets]]) -> list[Row]:
     """Detections of all images as rows of COCO's results format, in the order of the batches."""
     rows: list[Row] = []
-    model.eval()
     for batch, _ in batches:
-        batch = to_device(batch, device)
-        with precision.autocast(device):
-            predictions = model(batch)
-        for image_id, found in zip(
-            batch.image_ids, postprocess(predictions, layout, batch, config), strict=True
-        ):
-            rows += coco.results(
-                image_id,
-                found.boxes.cpu().double().numpy(),
-                found.scores.cpu().double().numpy(),
-                found.labels.cpu().numpy(),
-                category_ids,
-            )
+        for image_id, detections in zip(batch.image_ids, predictor.detect(batch), strict=True):
+            rows += detections.to_coco(image_id)
     return rows
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to be evaluated, on what images, and how."""
-
-    model: nn.Module
-    layout: Layout
-    dataset: Dataset
-    augment: Augmentation
-    config: Config
-    world: World
-    precision: Precision
-
-    def batches(self, rank: int, world_size: int) -> Batches:
-        """The share of a rank of the images that the config's evaluation asks for."""
-        return evaluation_batches(
-            self.dataset,
-            self.augment,
-            images_per_group=self.config.evaluation.images_per_group,
-            rank=rank,
-            world_size=world_size,
-            num_workers=self.config.loader.workers,
-            timeout=self.config.loader.timeout,
-            limit=self.config.evaluation.limit,
-        )
-
-
-def detect_all(subject: Subject) -> list[Row]:
+def detect_all(predictor: Predictor, dataset: Dataset, world: World) -> list[Row]:
     """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
-    world = subject.world
     with explained():
-        rows = detect(
-            subject.model,
-            subject.layout,
-            subject.batches(world.rank, world.size),
-            category_ids=subject.dataset.annotations.category_ids,
-            config=subject.config.model.postprocess,
-            device=world.device,
-            precision=subject.precision,
-        )
+        rows = detect(predictor, evaluation_images(predictor, dataset, world))
     return coco.sort_results([row for part in world.gather(rows) for row in part])
 
 
 def score(
-    subject: Subject,
+    predictor: Predictor,
+    dataset: Dataset,
+    world: World,
     *,
     folder: RunFolder | None = None,
     calibrator: Calibrator | None = None,
@@ -122,21 +74,18 @@ def score(
     calibrator: maps the scores first. seed: of the intervals.
     """
     began = time.perf_counter()
-    rows = detect_all(subject)
-    config, world, dataset = subject.config, subject.world, subject.dataset
+    rows = detect_all(predictor, dataset, world)
+    config = predictor.config.evaluation
     metrics: dict[str, Any] = {}
     if world.is_main:
-        annotations = first(dataset.annotations, config.evaluation.limit)
+        annotations = first(dataset.annotations, config.limit)
         truth = coco.ground_truth(annotations)
         if calibrator is not None:
             rows = coco.sort_results(rescored(rows, calibrator, annotations.category_ids))
-        has_end = folder is not None
-        metrics = measure(truth, rows, config.evaluation, with_intervals=has_end, seed=seed)
+        metrics = measure(truth, rows, config, with_intervals=folder is not None, seed=seed)
         if folder is not None:
             index = {int(image_id): i for i, image_id in enumerate(dataset.annotations.image_ids)}
-            write_pictures(
-                truth, rows, metrics, config.evaluation, folder, lambda i: dataset.image(index[i])
-            )
+            write_pictures(truth, rows, metrics, config, folder, lambda i: dataset.image(index[i]))
         metrics["seconds"] = time.perf_counter() - began
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,8 @@ from detector.data.readers.base import Dataset
 from detector.data.transforms import Augmentation
 from detector.distributed import World
 from detector.engine.ema import EMA
-from detector.engine.precision import Precision, choose
+from detector.engine.precision import Precision, choose, prepare
+from detector.engine.predictor import Predictor
 from detector.engine.schedules import Schedule
 from detector.engine.weights import start_from
 from detector.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ class State:
     """
 
     model: Detector
-    ema: EMA | None
+    ema: EMA[Detector] | None
     criterion: Criterion
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
@@ -83,7 +84,7 @@ class State:
         self.scaler.load_state_dict(state["scaler"])
 
     @property
-    def evaluated_model(self) -> nn.Module:
+    def evaluated_model(self) -> Detector:
         """The model that is scored: averaged weights where there are any."""
         return self.model if self.ema is None else self.ema.model
 
@@ -105,6 +106,21 @@ class Setup:
     micro_batch: int
     """Images that one device holds at a time; `accumulation` of them make its share of a step."""
     accumulation: int
+
+
+def predictor_of(setup: Setup, state: State) -> Predictor:
+    """The model of the run as it is scored at this moment; its weights go on changing."""
+    annotations = setup.val_set.annotations
+    return Predictor(
+        state.evaluated_model,
+        state.criterion.layout,
+        setup.config,
+        classes=annotations.classes,
+        category_ids=annotations.category_ids,
+        device=setup.world.device,
+        precision=setup.precision,
+        augment=setup.augment,
+    )
 
 
 def build(
@@ -145,7 +161,8 @@ def build(
         loaded = start_from(config.weights, model, config, layout, names)
         if world.is_main:
             print(loaded, flush=True)
-    model = prepare(synchronized(model, config, world), config, world, precision)
+    model = synchronized(model, config, world)
+    model = prepare(model, precision, world.device, channels_last=config.channels_last)
     setup = Setup(
         config=config,
         plain=with_numbers(plain, prior, postprocess.score_threshold),
@@ -168,12 +185,6 @@ def build(
         scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
     )
     return setup, state
-
-
-def prepare(model: Detector, config: Config, world: World, precision: Precision) -> Detector:
-    """The model on its device, in its number format and memory layout."""
-    model = model.to(world.device, precision.parameter_dtype)
-    return model.to(memory_format=torch.channels_last) if config.channels_last else model  # type: ignore[call-overload]
 
 
 def synchronized(model: Detector, config: Config, world: World) -> Detector:

@@ -12,7 +12,7 @@ from detector.config import Config
 from detector.data.annotations import Annotations
 from detector.data.loader import train_batches
 from detector.data.readers.base import Dataset
-from detector.engine.drawing import captioned, draw, grid
+from detector.drawing.drawing import captioned, draw, grid
 from detector.engine.marks import of_objects, striped
 from detector.engine.run_folder import RunFolder
 from detector.engine.setup import split_batch

@@ -10,12 +10,12 @@ from detector.boxes import clip
 from detector.errors import DivergedError
 from detector.layouts import Layout
 from detector.model_config import PostprocessConfig
-from detector.structures import Batch, Detections, Predictions
+from detector.structures import Batch, DetectionTensors, Predictions
 
 
 def postprocess(
     predictions: Predictions, layout: Layout, batch: Batch, config: PostprocessConfig
-) -> list[Detections]:
+) -> list[DetectionTensors]:
     """The detections of each image, in pixels of its file. To be called under `torch.no_grad`.
 
     Raises DivergedError, with the image's id, where a score or a chosen box is not finite: no rank
@@ -41,7 +41,7 @@ def postprocess(
             stay = has_area(boxes) if config.drop_empty else slice(None)
             boxes, keep = boxes[stay], keep[stay]
         scale = batch.scales[i].flip(-1).repeat(2).to(boxes.dtype)
-        found.append(Detections(boxes / scale, scores[keep], labels[keep]))
+        found.append(DetectionTensors(boxes / scale, scores[keep], labels[keep]))
     return found
 
 

@@ -15,11 +15,11 @@ from torchvision.models.detection.retinanet import RetinaNet
 from detector.convert.coco import CATEGORY_IDS
 from detector.convert.sources import SOURCES, to_ours
 from detector.data.loader import collate
-from detector.engine.predict import without_objects
+from detector.data.transforms import without_objects
 from detector.models.detector import Detector
 from detector.registry import AUGMENTATIONS
 from detector.schema import Plug
-from detector.structures import Batch, Detections
+from detector.structures import Batch, DetectionTensors
 from tests.convert.foreign import empty, make_torchvision, scale_outputs
 
 SIZES = ((96, 128), (101, 147), (150, 83), (64, 211))
@@ -76,7 +76,7 @@ def make_pair(source: Any, images: list[NDArray[np.uint8]], limits: dict[str, in
     return Pair(theirs.double(), ours.double().eval(), plain, images)
 
 
-def found_by_theirs(pair: Pair) -> list[Detections]:
+def found_by_theirs(pair: Pair) -> list[DetectionTensors]:
     """Each image for itself, with our numbers of classes.
 
     Outputs of ids that COCO does not use go: nobody has trained them, and ours has none.
@@ -92,11 +92,11 @@ def found_by_theirs(pair: Pair) -> list[Detections]:
         for image in pair.images:
             row = pair.theirs([as_theirs(image)])[0]
             labels = torch.tensor([CATEGORY_IDS.index(k) for k in row["labels"].tolist()])
-            found.append(Detections(row["boxes"], row["scores"], labels))
+            found.append(DetectionTensors(row["boxes"], row["scores"], labels))
     return found
 
 
-def assert_same(ours: Detections, theirs: Detections) -> None:
+def assert_same(ours: DetectionTensors, theirs: DetectionTensors) -> None:
     """Equal but for the order of scores that are tied, and for which of those is cut off."""
     assert len(ours.scores) == len(theirs.scores)
     # Sigmoids of logits that agree to 1e-4.
@@ -114,7 +114,7 @@ def assert_same(ours: Detections, theirs: Detections) -> None:
         start = stop
 
 
-def _in_fixed_order(found: Detections, start: int, stop: int) -> Tensor:
+def _in_fixed_order(found: DetectionTensors, start: int, stop: int) -> Tensor:
     """(n, 5) rows of label and box."""
     rows = torch.cat([found.labels[:, None].double(), found.boxes.double()], 1)[start:stop]
     return torch.stack(sorted(rows, key=lambda row: [round(float(x), 1) for x in row]))

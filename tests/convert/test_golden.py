@@ -17,7 +17,7 @@ from torch import Tensor
 from detector.config import from_plain
 from detector.convert.sources import SOURCES, to_ours
 from detector.data.loader import collate
-from detector.engine.predict import without_objects
+from detector.data.transforms import without_objects
 from detector.layouts import Sigmoid
 from detector.matchers.retinanet import RetinaNetMatcher
 from detector.models.postprocess import postprocess

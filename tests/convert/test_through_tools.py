@@ -13,7 +13,7 @@ from PIL import Image
 
 from detector.convert.coco import CATEGORY_IDS
 from detector.engine import checkpoint
-from detector.structures import Detections
+from detector.structures import DetectionTensors
 from tests.commands import Command
 from tests.convert.foreign import save_state
 from tests.convert.pairs import LIMITS, assert_same, found_by_theirs, make_pair, photograph
@@ -59,6 +59,6 @@ def test_predict_finds_what_torchvision_finds(
     assert len(rows) == NUM_IMAGES
     for row, theirs in zip(rows, found_by_theirs(pair), strict=True):
         labels = torch.tensor([CATEGORY_IDS.index(i) for i in row["category_ids"]])
-        ours = Detections(torch.tensor(row["boxes"]), torch.tensor(row["scores"]), labels)
+        ours = DetectionTensors(torch.tensor(row["boxes"]), torch.tensor(row["scores"]), labels)
         assert len(labels) == 300
         assert_same(ours, theirs)

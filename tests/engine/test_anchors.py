@@ -13,7 +13,7 @@ from detector.data.loader import evaluation_batches
 from detector.distributed import World
 from detector.engine.anchors import EDGES, LEAST, anchor_calibration, table
 from detector.engine.calibrated import link_of
-from detector.engine.setup import Setup, State, build
+from detector.engine.setup import Setup, State, build, predictor_of
 from tests.engine.tiny import tiny
 
 DRAWS = 50
@@ -43,16 +43,10 @@ def batches(setup: Setup) -> list[Any]:
 def measured(setup: Setup, state: State) -> dict[str, Any]:
     link = link_of(state.criterion.loss)
     assert link is not None
+    predictor = predictor_of(setup, state)
+    predictor.model = state.model  # as `pairs` takes it, not the averaged weights
     return anchor_calibration(
-        state.model,
-        state.criterion.layout,
-        state.criterion.matcher,
-        batches(setup),
-        link,
-        device=torch.device("cpu"),
-        precision=setup.precision,
-        draws=DRAWS,
-        seed=0,
+        predictor, state.criterion.matcher, batches(setup), link, draws=DRAWS, seed=0
     )
 
 

@@ -17,7 +17,6 @@ from detector.engine.run import run
 from detector.errors import ConfigError
 from detector.evaluation.coco import ground_truth
 from detector.registry import DATASETS
-from detector.tool_config import EvaluateConfig
 from tests.engine.tiny import tiny
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -57,11 +56,8 @@ def test_the_numbers_are_those_of_pycocotools_to_the_last_digit(folder: Path) ->
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_alone_gives_the_numbers_of_its_run(folder: Path, name: str) -> None:
     output = folder.parent / f"evaluated_{name}"
-    metrics = evaluate_checkpoint(
-        EvaluateConfig(
-            str(folder / "checkpoints" / f"{name}.pt"), output_dir=str(output), device="cpu"
-        )
-    )
+    path = folder / "checkpoints" / f"{name}.pt"
+    metrics = evaluate_checkpoint(path, output_dir=output, device="cpu").metrics
     expected = json.loads((folder / "metrics.json").read_text())
     assert {**metrics, "seconds": 0} == {**expected, "seconds": 0}
     written = (output / "detections.json").read_text()
@@ -69,12 +65,10 @@ def test_a_checkpoint_alone_gives_the_numbers_of_its_run(folder: Path, name: str
 
 
 def test_the_default_output_lies_beside_the_checkpoint(folder: Path) -> None:
-    evaluate_checkpoint(EvaluateConfig(str(folder / "checkpoints" / "last.pt"), device="cpu"))
+    evaluate_checkpoint(folder / "checkpoints" / "last.pt", device="cpu")
     assert (folder / "checkpoints" / "evaluation" / "metrics.json").exists()
 
 
 def test_data_without_a_root_refuse_data_root(folder: Path) -> None:
     with pytest.raises(ConfigError, match="data_root: generated data have no root"):
-        evaluate_checkpoint(
-            EvaluateConfig(str(folder / "checkpoints" / "last.pt"), data_root="/elsewhere")
-        )
+        evaluate_checkpoint(folder / "checkpoints" / "last.pt", data_root="/elsewhere")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detector.engine.checkpoint import load
-from detector.engine.evaluate import weights_to_evaluate
+from detector.engine.weights import weights_to_evaluate
 from tests.commands import Command
 from tests.engine.tiny import go, tiny
 

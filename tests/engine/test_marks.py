@@ -1,4 +1,4 @@
-"""What is drawn of batches and detections."""
+"""What is drawn of batches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 from detector.data.loader import collate
 from detector.data.transforms import Sample
-from detector.engine.drawing import Mark
-from detector.engine.marks import of_detections, of_objects, striped
+from detector.drawing.drawing import Mark
+from detector.engine.marks import of_objects, striped
 from detector.matchers.base import matches_from_objects
-from detector.structures import BACKGROUND, IGNORE, Anchors, Batch, Detections, Targets
+from detector.structures import BACKGROUND, IGNORE, Anchors, Batch, Targets
 
 
 def batch() -> tuple[Batch, Targets]:
@@ -75,12 +75,3 @@ def test_pixels_between_whole_numbers_are_rounded() -> None:
         torch.tensor([[1, 4]]), torch.ones(1, 2), (0,),
     )  # fmt: skip
     assert striped(images)[0, 0, :, 0].tolist() == [0, 2, 255, 255]
-
-
-def test_detections_have_their_names_and_scores_the_surest_first() -> None:
-    boxes = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8.0]])
-    found = Detections(boxes, torch.tensor([0.987, 0.5]), torch.tensor([1, 0]))
-    assert of_detections(found, ("cat", "dog")) == [
-        Mark((1, 2, 3, 4), 1, "dog 0.99"),
-        Mark((5, 6, 7, 8), 0, "cat 0.50"),
-    ]

@@ -18,7 +18,6 @@ from detector.engine.predict import predict
 from detector.engine.run import run
 from detector.errors import ConfigError, DataError
 from detector.registry import DATASETS
-from detector.tool_config import PredictConfig
 from tests.commands import Command
 from tests.data.files import write_image
 from tests.engine.tiny import tiny
@@ -34,21 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def config(folder: Path, source: Path, output: Path, **changes: Any) -> PredictConfig:
-    return PredictConfig(
-        **{
-            "checkpoint": str(folder / "run" / "checkpoints" / "last.pt"),
-            "source": str(source),
-            "output_dir": str(output),
-            "device": "cpu",
-            "threshold": 0.0,
-        }
-        | changes
-    )
+def call(folder: Path, source: Path, output: Path | None, **changes: Any) -> Path:
+    options = {"output_dir": output, "device": "cpu", "threshold": 0.0} | changes
+    path = options.pop("checkpoint", folder / "run" / "checkpoints" / "last.pt")
+    return predict(path, source, **options)
 
 
 def rows(folder: Path, source: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
-    return json.loads(predict(config(folder, source, output, **changes)).read_text())
+    return json.loads(call(folder, source, output, **changes).read_text())
 
 
 def test_what_is_found_is_what_was_scored(folder: Path, tmp_path: Path) -> None:
@@ -132,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(
     Image.fromarray(np.full((40, 60), 4000, np.uint16)).save(source / "deep.png")
     write_image(source / "large.png", 1000, 1001)
     with pytest.raises(DataError) as caught:
-        predict(config(folder, source, out, max_megapixels=1.0))
+        call(folder, source, out, max_megapixels=1.0)
     assert str(caught.value) == f"source={source}: 3 of 4 files cannot be read (above)"
     assert caught.value.exit_code == 3
     lines = capsys.readouterr().err.splitlines()
@@ -176,7 +168,7 @@ def test_one_file_is_enough_and_needs_no_suffix(folder: Path, tmp_path: Path) ->
 
 
 def test_the_default_output_lies_beside_the_checkpoint(folder: Path) -> None:
-    path = predict(config(folder, folder / "val", Path(), output_dir=None, limit=1))
+    path = call(folder, folder / "val", None, limit=1)
     assert path == folder / "run" / "checkpoints" / "predictions" / "predictions.json"
 
 
@@ -193,7 +185,7 @@ def test_the_folder_of_the_source_is_never_written_into(folder: Path, tmp_path: 
     for source in (tmp_path / "in", tmp_path / "in" / "a.png"):
         for output in (tmp_path / "in", tmp_path / "in" / ".." / "in"):
             with pytest.raises(ConfigError, match=r"^output_dir: .* is the folder of the source"):
-                predict(config(folder, source, output, overwrite=True))
+                call(folder, source, output, overwrite=True)
     assert (tmp_path / "in" / "a.png").read_bytes() == before
 
 
@@ -201,15 +193,15 @@ def test_a_folder_with_files_is_not_written_into_unasked(folder: Path, tmp_path:
     write_image(tmp_path / "in" / "sub" / "a.png", 40, 60)
     write_image(tmp_path / "in" / "mine.png", 40, 60)
     with pytest.raises(ConfigError, match=r"^output_dir: .* overwrite=true writes into it$"):
-        predict(config(folder, tmp_path / "in" / "sub", tmp_path / "in"))
+        call(folder, tmp_path / "in" / "sub", tmp_path / "in")
 
 
 def test_a_source_without_images_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^source: .*nowhere is not a file or a folder"):
-        predict(config(folder, tmp_path / "nowhere", tmp_path / "out"))
+        call(folder, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"^source=.*empty: holds no images \(\.jpg, "):
-        predict(config(folder, tmp_path / "empty", tmp_path / "out"))
+        call(folder, tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,6 @@ from detector.data.sampler import step_samples
 from detector.engine.checkpoint import load, save
 from detector.engine.evaluate import evaluate_checkpoint
 from detector.registry import DATASETS
-from detector.tool_config import EvaluateConfig
 from tests.commands import Command
 from tests.engine.tiny import TINY, go, launch, losses, tiny
 
@@ -55,13 +54,12 @@ from detector import distributed
 from detector.config import from_plain
 from detector.engine.evaluate import evaluate_checkpoint
 from detector.engine.run import run
-from detector.tool_config import EvaluateConfig
 
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for all that follows
 plain, jobs = json.loads(sys.argv[1])
 run(from_plain(plain), plain)
 for path, output in jobs:
-    evaluate_checkpoint(EvaluateConfig(path, output_dir=output, device="cpu"))
+    evaluate_checkpoint(path, output_dir=output, device="cpu")
 stop()
 """
 
@@ -76,8 +74,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saved["config"]["evaluation"] = {"limit": limit, "images_per_group": 2}
         save(folder / f"{limit}.pt", saved)
         output = str(folder / f"one_{limit}")
-        asked = EvaluateConfig(str(folder / f"{limit}.pt"), output_dir=output, device="cpu")
-        evaluate_checkpoint(asked)
+        evaluate_checkpoint(folder / f"{limit}.pt", output_dir=output, device="cpu")
     jobs = [(str(folder / f"{limit}.pt"), str(folder / f"two_{limit}")) for limit in LIMITS]
     argument = json.dumps([tiny(folder / "two", **SPARSE), jobs])
     launch(2, TWO_PROCESSES, argument, folder, wanted=folder / "two_5" / "metrics.json")

@@ -92,10 +92,9 @@ EVALUATIONS = """
 import json, sys
 from detector import distributed
 from detector.engine.evaluate import evaluate_checkpoint
-from detector.tool_config import EvaluateConfig
 
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for both
 for path, output in json.loads(sys.argv[1]):
-    evaluate_checkpoint(EvaluateConfig(path, output_dir=output, device="cpu"))
+    evaluate_checkpoint(path, output_dir=output, device="cpu")
 stop()
 """

@@ -13,7 +13,7 @@ from detector.layouts import Layout, Sigmoid, Softmax
 from detector.model_config import PostprocessConfig
 from detector.models.coder import BoxCoder
 from detector.models.postprocess import postprocess
-from detector.structures import Anchors, Batch, Detections, Predictions
+from detector.structures import Anchors, Batch, DetectionTensors, Predictions
 
 
 def make_batch(
@@ -31,7 +31,7 @@ def boxes_as_anchors(boxes: list[list[float]], levels: tuple[int, ...] | None = 
 
 def detect(
     anchors: Anchors, scores: list[list[float]], batch: Batch | None = None, **options: float
-) -> Detections:
+) -> DetectionTensors:
     """Detections of one image whose boxes are the anchors, with sigmoid scores (A, K)."""
     logits = torch.tensor([scores], dtype=torch.float64).logit()
     deltas = torch.zeros(1, len(scores), 4)

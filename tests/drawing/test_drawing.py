@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.engine.drawing import (
+from detector.drawing.drawing import (
     BLACK,
     PAPER,
     WHITE,
