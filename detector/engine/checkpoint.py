@@ -129,6 +129,18 @@ def load(path: str | Path) -> dict[str, Any]:
     return _upgraded(content, path)
 
 
+def weights_to_evaluate(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The averaged weights of a checkpoint where it has any, else the last ones."""
+    if saved["ema"] is None:
+        return saved["model"]
+    prefix = "module."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in saved["ema"].items()
+        if name.startswith(prefix)
+    }
+
+
 def fits_checksum(file: BinaryIO) -> bool | None:
     """Whether the bytes are those that were written; None where the file has no checksum.
 

@@ -16,7 +16,6 @@ from detector.engine.figures import Pixels
 from detector.engine.predictor import config_of, restore
 from detector.engine.run_folder import RunFolder
 from detector.engine.score import measure, score, write_metrics, write_pictures
-from detector.engine.setup import Setup, State, predictor_of
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
 from detector.evaluation.report import Report
@@ -37,12 +36,6 @@ class Evaluation:
         """Prints the tables, on the main process."""
         if self.is_main:
             report(self.metrics, self.folder)
-
-
-def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
-    """Metrics of the run's evaluated model on the val split."""
-    predictor = predictor_of(setup, state)
-    return score(predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed)
 
 
 def report(metrics: dict[str, Any], folder: RunFolder) -> None:

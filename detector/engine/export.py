@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from detector.engine import checkpoint
-from detector.engine.checkpoint import write_atomically
-from detector.engine.weights import weights_to_evaluate
+from detector.engine.checkpoint import weights_to_evaluate, write_atomically
 from detector.errors import ConfigError
 
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import torch
 
 from detector.data.loader import EvaluationItems, collate
+from detector.data.readers.base import Dataset
+from detector.data.transforms import Augmentation
 from detector.data.workers import PREFETCH, SHARED_MEMORY, shared_memory
-from detector.engine.setup import Setup
 from detector.errors import OutOfMemory
 from detector.structures import BACKGROUND, MicroBatches
 
@@ -58,20 +59,20 @@ def in_words(step: int, micro: MicroBatches) -> str:
     )
 
 
-def lacks_shared_memory(setup: Setup) -> str | None:
+def lacks_shared_memory(
+    dataset: Dataset, augment: Augmentation, num_images: int, num_workers: int
+) -> str | None:
     """A warning where the batches of the loader's workers may not find room; None where they do.
 
+    num_images: of a batch in training and one in evaluation together, since while an evaluation
+    runs, the workers of the training hold what they have ready. num_workers: of this process.
     Judged by the first image, at its size for the model.
     """
-    loader = setup.config.loader
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = loader.workers * processes
+    workers = num_workers * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if workers == 0 or not SHARED_MEMORY.is_dir():
         return None
-    image = collate([EvaluationItems(setup.train_set, setup.augment)[0, 0]])[0].images
-    # While an evaluation runs, the workers of the training hold what they have ready.
-    images = setup.micro_batch + setup.config.evaluation.images_per_group
-    needed = workers * PREFETCH * images * image.numel() * image.element_size()
+    image = collate([EvaluationItems(dataset, augment)[0, 0]])[0].images
+    needed = workers * PREFETCH * num_images * image.numel() * image.element_size()
     if needed <= shutil.disk_usage(SHARED_MEMORY).free:
         return None
     return (

@@ -21,8 +21,8 @@ from detector.data.transforms import Augmentation, without_objects
 from detector.distributed import choose_device
 from detector.engine import checkpoint
 from detector.engine.calibrated import Calibration, calibration_of
+from detector.engine.checkpoint import weights_to_evaluate
 from detector.engine.precision import Precision, choose, prepare
-from detector.engine.weights import weights_to_evaluate
 from detector.inference.detections import Detections
 from detector.layouts import Layout
 from detector.model_config import PostprocessConfig

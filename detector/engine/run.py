@@ -96,7 +96,7 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
         f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
         f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
     )
-    if world.is_main and (shortage := lacks_shared_memory(setup)):
+    if world.is_main and (shortage := shared_memory_shortage(setup)):
         log.say(f"WARNING: {shortage}")
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     log.say(
@@ -104,6 +104,13 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
         f"prior {setup.plain['prior']:.4g}, {parameters / 1e6:.2f} M parameters, "
         f"steps {state.step} to {setup.num_steps}"
     )
+
+
+def shared_memory_shortage(setup: Setup) -> str | None:
+    """A warning where the loader's workers may not find room for the batches of this run."""
+    num_images = setup.micro_batch + setup.config.evaluation.images_per_group
+    workers = setup.config.loader.workers
+    return lacks_shared_memory(setup.train_set, setup.augment, num_images, workers)
 
 
 def _write_failure(folder: RunFolder, state: State, error: BaseException) -> None:

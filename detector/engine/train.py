@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from detector.criterion.initial_loss import expected_initial_loss
 from detector.data.loader import train_batches
 from detector.engine import crash
-from detector.engine.evaluate import evaluate
 from detector.engine.log import Log, Silent
 from detector.engine.memory import explained, peak_gigabytes
 from detector.engine.probe import Probe
 from detector.engine.run_folder import RunFolder
 from detector.engine.saving import Saver
-from detector.engine.setup import Setup, State
+from detector.engine.score import score
+from detector.engine.setup import Setup, State, predictor_of
 from detector.engine.signals import StopRequest
 from detector.engine.step_record import StepRecord
 from detector.engine.stopwatch import Stopwatch
@@ -127,6 +127,12 @@ def chained(before: str, micro: MicroBatches) -> str:
     seen = [(batch.image_ids, targets.keys.tolist()) for batch, targets in micro]
     flat = [list(chain.from_iterable(column)) for column in zip(*seen, strict=True)]
     return hashlib.sha256(f"{before} {flat}".encode()).hexdigest()[:16]
+
+
+def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
+    """Metrics of the run's evaluated model on the val split, which a folder is to keep."""
+    predictor = predictor_of(setup, state)
+    return score(predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed)
 
 
 def evaluation_is_due(setup: Setup, state: State) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from detector.config import Config, from_plain
 from detector.convert.files import read_torch
 from detector.engine import checkpoint
+from detector.engine.checkpoint import weights_to_evaluate
 from detector.errors import ConfigError
 from detector.layouts import Layout
 from detector.models.backbones.torchvision import CLASSIFIERS
@@ -98,18 +99,6 @@ def of_backbone(content: Any, path: str) -> Given:
     )
     weights = {f"backbone.{k}": v for k, v in content.items() if not k.startswith(CLASSIFIERS)}
     return Given(weights, "the file has none")
-
-
-def weights_to_evaluate(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint where it has any, else the last ones."""
-    if saved["ema"] is None:
-        return saved["model"]
-    prefix = "module."
-    return {
-        name.removeprefix(prefix): value
-        for name, value in saved["ema"].items()
-        if name.startswith(prefix)
-    }
 
 
 def differences(before: Config, now: Config) -> list[str]:

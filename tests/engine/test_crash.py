@@ -15,6 +15,7 @@ from detector.config import from_plain
 from detector.distributed import World
 from detector.engine import memory, replay
 from detector.engine.checkpoint import load
+from detector.engine.run import shared_memory_shortage
 from detector.engine.setup import build
 from detector.errors import ConfigError, DataError, DivergedError, OutOfMemory
 from tests.commands import Command
@@ -181,9 +182,9 @@ def test_too_little_shared_memory_is_told_before_the_first_step(
     room = 3 * 2 * images * 3 * 64 * 64  # workers, batches of each, images, bytes of an image
     monkeypatch.setattr(memory, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, room))
-    assert memory.lacks_shared_memory(setup) is None
+    assert shared_memory_shortage(setup) is None
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(9, 8, room - 1))
-    warning = memory.lacks_shared_memory(setup)
+    warning = shared_memory_shortage(setup)
     assert warning is not None
     assert warning.startswith("3 loader processes with 2 batches each, in training and in eval")
     assert warning.endswith("take a smaller loader.num_workers, or in Docker --ipc=host")

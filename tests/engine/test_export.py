@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.engine.checkpoint import load
-from detector.engine.weights import weights_to_evaluate
+from detector.engine.checkpoint import load, weights_to_evaluate
 from tests.commands import Command
 from tests.engine.tiny import go, tiny
 
