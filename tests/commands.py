@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
-TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "cli")
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "checkout")
+ELSEWHERE = {
+    "benchmark": ("benchmarking.commands", "benchmark"),
+    "benchmark_page": ("benchmarking.commands", "benchmark_page"),
+    "calibration_study": ("calibration_study", "run"),
+}
+"""Commands of this project's own, which are no part of the package: module and function."""
 
 
 class Outcome(NamedTuple):
@@ -28,14 +34,10 @@ class Outcome(NamedTuple):
         return lines[0].removeprefix("error: ")
 
 
-def load(name: str) -> Any:
-    """A file of `tools` as a module. The tools are scripts: they find `cli` beside themselves."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def function_of(command: str) -> Any:
+    """What a command does with its composed config."""
+    module, name = ELSEWHERE.get(command, (f"detector.cli.{command}", "run"))
+    return getattr(importlib.import_module(module), name)
 
 
 def script(tool: str, *argv: str, cwd: Path) -> Outcome:

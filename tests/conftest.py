@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from tests.commands import ROOT, Command, Outcome, load
+from detector.cli import hydra_app
+from tests.commands import Command, Outcome, function_of
 
 
 @pytest.fixture
@@ -17,17 +18,24 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """Calls a tool in an empty folder, in this process. run: replaces what it does."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(tmp_path)
 
     def call(tool: str, *argv: str, run: Callable[[DictConfig], None] | None = None) -> Outcome:
         monkeypatch.setattr(sys, "argv", [f"{tool}.py", *argv])
         code = 0
         try:
-            load("cli").main(tool, run or getattr(load(tool), tool))
+            hydra_app.main(tool, run or function_of(tool))
         except SystemExit as error:
             code = int(error.code or 0)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(params=["pycocotools", "faster_coco_eval"])
+def evaluator(request: pytest.FixtureRequest) -> str:
+    """Each evaluator that is installed."""
+    if request.param == "faster_coco_eval":
+        pytest.importorskip("faster_coco_eval")
+    return request.param

@@ -205,7 +205,7 @@ class TestCodeInConfigs:
         seen: list[dict[str, Any]] = []
 
         def run(config: DictConfig) -> None:
-            from detector.config import plain_values
+            from detector.config.compose import plain_values
 
             seen.append(plain_values(config))
 

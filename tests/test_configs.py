@@ -16,16 +16,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from detector import config as configuration
-from detector.config import (
-    Config,
-    LoaderConfig,
-    from_omegaconf,
-    from_plain,
-    plain_values,
-    to_yaml,
-)
-from detector.registry import REGISTRIES
-from detector.schema import LossPlug, Plug, options_of
+from detector.config import Config, LoaderConfig, from_plain
+from detector.config.compose import from_omegaconf, plain_values, to_yaml
+from detector.config.registry import REGISTRIES
+from detector.config.schema import LossPlug, Plug, options_of
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from detector.registry import BOX_LOSSES, LOSSES, MATCHERS, Registry
-from detector.schema import Plug
+from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS, Registry
+from detector.config.schema import Plug
 from tests.commands import ROOT
 
 DOCS = ROOT / "docs"

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.config.model import PostprocessConfig
+from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
+from detector.config.schema import Plug
 from detector.layouts import Sigmoid
-from detector.model_config import PostprocessConfig
 from detector.models.postprocess import postprocess
-from detector.registry import BOX_LOSSES, LOSSES, MATCHERS
-from detector.schema import Plug
 from detector.structures import Batch, Matches, Predictions, to_device
-from tests.engine.tiny import go, losses, tiny
 from tests.synthetic import PlainCoder, make_anchors, make_matches, make_predictions, make_targets
+from tests.training.tiny import go, losses, tiny
 
 pytestmark = [
     pytest.mark.gpu,

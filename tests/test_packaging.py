@@ -83,7 +83,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("file", SHIPPED, ids=relative)
     def test_nothing_shipped_runs_code_from_a_file(self, file: Path) -> None:
-        """A checkpoint and a config are data; see `detector.registry`."""
+        """A checkpoint and a config are data; see `detector.config.registry`."""
         assert unsafe_calls(file.read_text()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,9 +13,10 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from detector import study_config, tool_config
-from detector.config import Config, plain_values
-from detector.schema import build
+from detector.config import Config
+from detector.config.compose import plain_values
+from detector.config.schema import build
+from detector.laboratory.compare.comparison import Comparison
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -30,8 +32,7 @@ def in_configs() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", [f.stem for f in CONFIGS.glob("*.yaml") if f.stem != "train"])
 def test_the_config_of_a_tool_is_that_of_its_class(name: str) -> None:
-    wanted = f"{name.title().replace('_', '')}Config"
-    cls = getattr(tool_config, wanted, None) or getattr(study_config, wanted)
+    cls = class_of(name)
     node = hydra.compose(name)
     if "train" in required(cls):  # all keys of a run, and its own beside them or below its name
         own = set(node[name]) if name in node else set(node) - keys_of_run()
@@ -48,6 +49,19 @@ def test_the_config_of_a_tool_is_that_of_its_class(name: str) -> None:
     given = build(cls, values)
     for key in values.keys() - parts - required(cls):
         assert getattr(given, key) == getattr(defaults, key), key
+
+
+def class_of(command: str) -> type:
+    """The options of a command, which lie in its module, or in that of what it asks for."""
+    wanted = f"{command.title().replace('_', '')}Config"
+    modules = {
+        "benchmark": "benchmarking.options",
+        "benchmark_page": "benchmarking.options",
+        "calibration_study": "calibration_study",
+    }
+    if command == "compare":
+        return Comparison
+    return getattr(import_module(modules.get(command, f"detector.cli.{command}")), wanted)
 
 
 def something(cls: type, key: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.schema import Plug
+from detector.config.schema import Plug
 from tests.commands import ROOT, Command, script
 
 CLASS_LOSSES = sorted(file.stem for file in (ROOT / "configs" / "loss").glob("*.yaml"))
@@ -188,9 +188,9 @@ class TestGenerate:
         assert list(tmp_path.iterdir()) == []
 
     def test_writes_files_and_says_how_to_read_them(self, command: Command) -> None:
-        from detector.config import from_omegaconf
+        from detector.config.compose import from_omegaconf
+        from detector.config.registry import DATASETS
         from detector.data.readers.generated import GeneratedReader
-        from detector.registry import DATASETS
 
         outcome = command("generate", *self.SMALL, "output_dir=my shapes")
         assert outcome.code == 0
@@ -257,7 +257,7 @@ class TestSmoke:
     def test_data_that_have_moved_since_training_are_asked_for(
         self, command: Command, folder: Path
     ) -> None:
-        from detector.engine import checkpoint
+        from detector.runs import checkpoint
 
         content = checkpoint.load(folder / "run" / "checkpoints" / "last.pt")
         content["config"]["data"] = {"name": "voc", "root": "gone"}

@@ -1,60 +1,8 @@
 """Describes the generated set and writes it out: `python tools/generate.py output_dir=DIR`."""
 
-from __future__ import annotations
+import checkout  # noqa: F401  what runs is this checkout, installed or not
 
-from pathlib import Path
-from shlex import quote
-
-from cli import main
-from omegaconf import DictConfig
-
-
-def generate(node: DictConfig) -> None:
-    """Prints the figures of each split; writes COCO JSON and PNG where a folder is given."""
-    from detector import schema
-    from detector.config import plain_values
-    from detector.startup import check_versions
-    from detector.tool_config import GenerateConfig
-
-    config = schema.build(GenerateConfig, plain_values(node))
-    folder = None if config.output_dir is None else Path(config.output_dir)
-    is_free = folder is None or not (folder.is_file() or any(folder.glob("*")))
-    schema.require(is_free, f"output_dir: {folder} is not a new or empty folder")
-    check_versions()
-
-    from detector.data.export import figures, table, write_coco  # torch takes seconds
-    from detector.models.anchors import AnchorGenerator
-    from detector.registry import AUGMENTATIONS, DATASETS, MATCHERS
-    from detector.structures import Batch, Matches, Targets
-
-    reader, augment = DATASETS.build(config.data), AUGMENTATIONS.build(config.augment)
-    matcher, anchors = MATCHERS.build(config.matcher), AnchorGenerator(config.model.anchors)
-
-    def match(batch: Batch, targets: Targets) -> Matches:
-        height, width = batch.images.shape[-2:]
-        return matcher(anchors.for_image(height, width), targets, None)
-
-    for split in config.splits:
-        dataset = reader.read(split)
-        print(f"{dataset.name}: {len(dataset)} images, {', '.join(dataset.annotations.classes)}")
-        print(table(figures(dataset, augment, match, limit=config.limit)))
-        if folder is not None:
-            print(f"written: {write_coco(dataset, folder, split)}")
-    if folder is not None:
-        print("to read it: data=coco", quote(f"data.root={folder}"), *reading(config.splits))
-
-
-def reading(splits: tuple[str, ...]) -> list[str]:
-    """The overrides with which `data=coco` finds the files of `write_coco`."""
-    return [
-        override
-        for split in splits
-        for override in (
-            f"data.{split}_annotations=annotations/instances_{split}.json",
-            f"data.{split}_images={split}",
-        )
-    ]
-
+from detector.cli.generate import main
 
 if __name__ == "__main__":
-    main("generate", generate)
+    main()

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detector.box_losses.base import BoxLoss, encoded_error, on_positives
-from detector.registry import BOX_LOSSES
-from detector.schema import require
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import require
 from detector.structures import Matches, Predictions
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from detector.box_losses.base import BoxLoss, on_positives
 from detector.boxes import wasserstein
-from detector.registry import BOX_LOSSES
-from detector.schema import require
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import require
 from detector.structures import Matches, Predictions
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from detector.box_losses.base import BoxLoss
 from detector.config import Config
+from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
+from detector.config.schema import LossPlug, Plug, coerce, require
 from detector.criterion.ramps import Ramps, build_ramps
 from detector.criterion.weighting import (
     Normalizer,
@@ -18,12 +20,10 @@ from detector.criterion.weighting import (
     require_normalizer,
 )
 from detector.data.annotations import Annotations
-from detector.distributed import World
 from detector.layouts import Layout
 from detector.losses.base import ClassLoss
 from detector.matchers.base import Matcher, may_be_matched
-from detector.registry import BOX_LOSSES, LOSSES, MATCHERS
-from detector.schema import LossPlug, Plug, coerce, require
+from detector.runtime.distributed import World
 from detector.structures import Anchors, Matches, Predictions, Targets
 
 Choice = str | Mapping[str, Any]

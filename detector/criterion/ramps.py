@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from detector.config import Config, Ramp
+from detector.config.registry import BOX_LOSSES, LOSSES
+from detector.config.schema import options_of, require
 from detector.errors import ConfigError, did_you_mean
-from detector.registry import BOX_LOSSES, LOSSES
-from detector.schema import options_of, require
 
 PARTS = ("loss", "box_loss")
 """The parts whose options can be ramped."""

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from detector.config import Config
+from detector.config.schema import require
 from detector.data.annotations import Annotations
 from detector.errors import ConfigError
 from detector.losses.base import ClassLoss
-from detector.schema import require
 from detector.structures import Matches
 
 Normalizer = Literal["positives", "image_positives", "ema_positives", "images"]

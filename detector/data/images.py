@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector.config.schema import require
 from detector.data.annotations import Annotations
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
-from detector.schema import require
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 """What is decoded. Pillow knows dozens more, some of them old code that nobody feeds by intent."""

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.registry import AUGMENTATIONS
-from detector.schema import require
+from detector.config.registry import AUGMENTATIONS
+from detector.config.schema import require
 
 Interpolation = Literal["area", "linear", "torch", "pillow"]
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.registry import LOSSES
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
 from detector.structures import Matches, Predictions, promote
 
 

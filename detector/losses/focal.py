@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.balanced_cross_entropy import alpha_balanced, check_alpha
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

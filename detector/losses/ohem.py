@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.cross_entropy import sigmoid_cross_entropy
 from detector.losses.mining import hardest, without_overlaps
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 NMS_POOL = 4000

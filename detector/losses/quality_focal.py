@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

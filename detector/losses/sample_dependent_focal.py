@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.balanced_cross_entropy import check_alpha
 from detector.losses.base import ClassLoss
 from detector.losses.focal import sigmoid_focal
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
 from detector.layouts import Softmax
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
 from detector.structures import Matches, Predictions, promote
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Softmax
 from detector.losses.balanced_cross_entropy import alpha_balanced, check_alpha
 from detector.losses.base import ClassLoss
 from detector.losses.focal import focal_posterior
 from detector.losses.softmax_cross_entropy import background_first
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

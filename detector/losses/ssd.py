@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Softmax
 from detector.losses.base import ClassLoss
 from detector.losses.mining import hardest
 from detector.losses.softmax_cross_entropy import background_first, softmax_cross_entropy
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, promote
 
 

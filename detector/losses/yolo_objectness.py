@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
 from detector.losses.quality_focal import box_quality, soft_cross_entropy
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions, Targets, promote
 
 TABLE_SIZE = 2**23

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
 from detector.losses.yolo import squared_errors
-from detector.registry import LOSSES
-from detector.schema import require
 from detector.structures import Matches, Predictions
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detector.boxes import coverage, iou
-from detector.schema import require
+from detector.config.schema import require
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
 
 MOST_PAIRS = 2**24

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from detector.config.registry import MATCHERS
 from detector.matchers.base import Matcher, Thresholds, match_images
-from detector.registry import MATCHERS
 from detector.structures import Anchors, Matches, Predictions, Targets
 
 

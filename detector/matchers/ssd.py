@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from detector.config.registry import MATCHERS
 from detector.matchers.base import Matcher, Thresholds, match_images
-from detector.registry import MATCHERS
 from detector.structures import Anchors, Matches, Predictions, Targets
 
 

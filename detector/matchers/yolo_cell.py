@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from detector.boxes import area, center_size, iou
+from detector.config.registry import MATCHERS
+from detector.config.schema import require
 from detector.matchers.base import (
     Matcher,
     match_each,
@@ -14,8 +16,6 @@ from detector.matchers.base import (
     require_crowd_coverage,
 )
 from detector.matchers.locations import Locations, locations_of, nearest
-from detector.registry import MATCHERS
-from detector.schema import require
 from detector.structures import BACKGROUND, Anchors, Matches, Predictions, Targets
 
 CANONICAL_STRIDE = 16

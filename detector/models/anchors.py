@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.model_config import AnchorConfig
-from detector.schema import require
+from detector.config.model import AnchorConfig
+from detector.config.schema import require
 from detector.structures import Anchors
 
 Sizes = tuple[tuple[int, int], ...]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from detector import boxes as box_arithmetic
-from detector.model_config import CoderConfig
-from detector.schema import require
+from detector.config.model import CoderConfig
+from detector.config.schema import require
 from detector.structures import promote
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from detector.config.model import ModelConfig
+from detector.config.registry import BACKBONES
+from detector.config.schema import Plug
 from detector.layouts import Layout
-from detector.model_config import ModelConfig
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone
 from detector.models.coder import BoxCoder, build_coder
-from detector.models.fpn import FPN
 from detector.models.head import Head
-from detector.registry import BACKBONES
-from detector.schema import Plug
+from detector.models.necks.fpn import FPN
 from detector.structures import Anchors, Batch, Predictions
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)

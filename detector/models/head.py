@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.model_config import HeadConfig
+from detector.config.model import HeadConfig
+from detector.config.schema import require
 from detector.models.norm import group_norm
-from detector.schema import require
 
 
 class Head(nn.Module):

@@ -7,9 +7,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector.boxes import clip
+from detector.config.model import PostprocessConfig
 from detector.errors import DivergedError
 from detector.layouts import Layout
-from detector.model_config import PostprocessConfig
 from detector.structures import Batch, DetectionTensors, Predictions
 
 

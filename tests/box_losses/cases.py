@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detector.registry import BOX_LOSSES
-from detector.schema import Plug
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import Plug
 from detector.structures import Matches, Predictions
 from tests.by_hand import gradient, match, predict
 from tests.synthetic import PlainCoder, make_anchors, make_matches, make_targets

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detector.boxes import iou
-from detector.registry import BOX_LOSSES
+from detector.config.registry import BOX_LOSSES
 from detector.structures import BACKGROUND, IGNORE, Predictions
 from tests.box_losses.cases import scattered, swapped, total
 from tests.by_hand import gradient, match, predict

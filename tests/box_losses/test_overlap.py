@@ -15,9 +15,9 @@ from torchvision.ops import (
 )
 
 from detector import boxes
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
-from detector.registry import BOX_LOSSES
-from detector.schema import Plug
 from tests.box_losses.cases import Corners, one_positive, scaled, scattered, slopes, total, value
 from tests.by_hand import gradient
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from detector.box_losses.regression import BalancedL1Loss, L1Loss, SmoothL1Loss
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
-from detector.registry import BOX_LOSSES
-from detector.schema import Plug
 from tests.box_losses.cases import one_positive
 from tests.by_hand import gradient
 

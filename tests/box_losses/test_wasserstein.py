@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from detector.box_losses.wasserstein import NWDLoss
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
-from detector.registry import BOX_LOSSES
-from detector.schema import Plug
 from tests.box_losses.cases import Corners, scaled, scattered, slopes, total, value
 from tests.by_hand import match, predict
 

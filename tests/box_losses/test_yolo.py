@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from detector.box_losses.yolo import YOLOBoxLoss
+from detector.config.registry import BOX_LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
-from detector.registry import BOX_LOSSES
-from detector.schema import Plug
 from tests.box_losses.cases import one_positive
 from tests.by_hand import match, predict
 

@@ -19,9 +19,10 @@ from torchvision.models.detection.retinanet import (
 )
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.config import from_plain, plain_values
+from detector.config import from_plain
+from detector.config.compose import plain_values
 from detector.convert.coco import CLASSES
-from detector.engine.convert import empty_model
+from detector.convert.convert import empty_model
 from detector.models.detector import Detector
 from tests.commands import ROOT
 

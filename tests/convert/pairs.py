@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection.retinanet import RetinaNet
 
+from detector.config.registry import AUGMENTATIONS
+from detector.config.schema import Plug
 from detector.convert.coco import CATEGORY_IDS
 from detector.convert.sources import SOURCES, to_ours
 from detector.data.loader import collate
 from detector.data.transforms import without_objects
 from detector.models.detector import Detector
-from detector.registry import AUGMENTATIONS
-from detector.schema import Plug
 from detector.structures import Batch, DetectionTensors
 from tests.convert.foreign import empty, make_torchvision, scale_outputs
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from detector.config import Config, from_plain
+from detector.config.registry import LOSSES
 from detector.convert.coco import CLASSES
+from detector.convert.convert import convert
 from detector.convert.sources import SourceName
-from detector.engine import checkpoint
-from detector.engine.convert import convert
-from detector.engine.weights import start_from
 from detector.errors import ConfigError
 from detector.layouts import Layout
 from detector.models.detector import Detector, build_detector
-from detector.registry import LOSSES
+from detector.runs import checkpoint
+from detector.training.weights import start_from
 from tests.commands import Command
 from tests.convert.foreign import empty, preset, save_state
 from tests.convert.inverse import theirs_of

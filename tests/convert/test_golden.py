@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from detector.config import from_plain
+from detector.config.registry import AUGMENTATIONS
+from detector.config.schema import Plug
 from detector.convert.sources import SOURCES, to_ours
 from detector.data.loader import collate
 from detector.data.transforms import without_objects
 from detector.layouts import Sigmoid
 from detector.matchers.retinanet import RetinaNetMatcher
 from detector.models.postprocess import postprocess
-from detector.registry import AUGMENTATIONS
-from detector.schema import Plug
 from detector.structures import Batch, Predictions, Targets
 from tests.convert.foreign import ORDER, empty
 from tests.convert.golden import formula

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from detector.convert.coco import CATEGORY_IDS
-from detector.engine import checkpoint
+from detector.runs import checkpoint
 from detector.structures import DetectionTensors
 from tests.commands import Command
 from tests.convert.foreign import save_state

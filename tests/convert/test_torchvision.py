@@ -14,12 +14,12 @@ from torch import Tensor
 
 from detector.config import from_plain
 from detector.convert.coco import CATEGORY_IDS
+from detector.convert.convert import convert
 from detector.convert.sources import SOURCES, to_ours
-from detector.engine import checkpoint
-from detector.engine.convert import convert
 from detector.layouts import Sigmoid
 from detector.models.norm import FrozenBatchNorm
 from detector.models.postprocess import postprocess
+from detector.runs import checkpoint
 from detector.structures import Predictions
 from tests.convert.foreign import ORDER, make_torchvision, preset, save_state
 from tests.convert.pairs import (

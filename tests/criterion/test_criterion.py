@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from detector.box_losses.regression import SmoothL1Loss
 from detector.config import Ramp
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.criterion import Criterion
 from detector.criterion.ramps import Ramps
 from detector.errors import ConfigError
 from detector.layouts import Sigmoid
 from detector.losses.focal import FocalLoss
-from detector.registry import MATCHERS
-from detector.schema import Plug
 from detector.structures import Matches, Predictions, Targets
 from tests.by_hand import gradient, random_logits
 from tests.synthetic import PlainCoder, make_anchors, make_predictions, make_targets

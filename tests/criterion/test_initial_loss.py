@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.config.registry import LOSSES
 from detector.criterion.initial_loss import describe, gradient_parts
-from detector.registry import LOSSES
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import match, predict
-from tests.engine.tiny import go, tiny
+from tests.training.tiny import go, tiny
 
 PLAIN_HEAD = {"fpn": {"channels": 32}, "head": {"channels": 32, "num_convs": 4, "norm": "none"}}
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from detector.config import Ramp, from_plain
+from detector.config.registry import BOX_LOSSES, LOSSES
 from detector.criterion.ramps import build_ramps, value_at
 from detector.errors import ConfigError
-from detector.registry import BOX_LOSSES, LOSSES
-from tests.engine.tiny import go, losses, tiny
+from tests.training.tiny import go, losses, tiny
 
 GAMMA = {"option": "loss.gamma", "start": 0.0, "end": 2.0, "until": 0.5}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detector.box_losses import BoxLoss
 from detector.config import Config, from_plain
+from detector.config.registry import DATASETS, LOSSES
 from detector.criterion.weighting import (
     Weighting,
     build_weighting,
@@ -22,10 +23,9 @@ from detector.data.annotations import Annotations
 from detector.errors import ConfigError
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
-from detector.registry import DATASETS, LOSSES
 from detector.structures import BACKGROUND, IGNORE, Matches, Predictions
 from tests.by_hand import match, predict
-from tests.engine.tiny import tiny
+from tests.training.tiny import tiny
 
 LABELS = [[0, 1, BACKGROUND, IGNORE], [BACKGROUND] * 3 + [1], [BACKGROUND] * 4]
 """2, 1 and 0 positives."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.config.model import AnchorConfig
 from detector.data.export import figures, table, write_coco
 from detector.data.loader import evaluation_batches, train_batches
 from detector.data.readers.base import SPLITS, Dataset
@@ -15,7 +16,6 @@ from detector.data.readers.coco import CocoReader
 from detector.data.readers.generated import GeneratedReader
 from detector.data.transforms import Albumentations
 from detector.matchers.retinanet import RetinaNetMatcher
-from detector.model_config import AnchorConfig
 from detector.models.anchors import AnchorGenerator
 from detector.structures import BACKGROUND, Anchors, Batch, Matches, Targets
 from tests.data.files import assert_same_batches, make_dataset

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug
 from detector.data.readers.held_out import HeldOutReader
 from detector.errors import ConfigError
-from detector.registry import DATASETS
-from detector.schema import Plug
 
 SMALL = {"num_train": 10, "num_val": 3, "image_size": 64, "max_size": 32}
 

@@ -9,10 +9,10 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detector.config.registry import AUGMENTATIONS
+from detector.config.schema import Plug
 from detector.data.transforms import Albumentations, Sample, crop
 from detector.errors import ConfigError
-from detector.registry import AUGMENTATIONS
-from detector.schema import Plug
 
 
 def make(

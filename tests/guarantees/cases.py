@@ -17,16 +17,17 @@ from typing import Any
 import pytest
 import torch
 
-from detector.engine import checkpoint, replay, train
-from detector.engine.checkpoint import load, save
 from detector.errors import ConfigError, Preempted
+from detector.runs import checkpoint
+from detector.runs.checkpoint import load, save
+from detector.training import replay, train
 from tests.commands import ROOT
-from tests.engine.test_processes import last, status, two
-from tests.engine.test_saving import kill_while_saving
-from tests.engine.test_train import StopAfter, assert_same, first_gradient
-from tests.engine.tiny import go, launch, losses, tiny, torchrun
 from tests.guarantees.evaluation import evaluation
 from tests.guarantees.programs import SOAK, STOPS, WORKER
+from tests.training.test_processes import last, status, two
+from tests.training.test_saving import kill_while_saving
+from tests.training.test_train import StopAfter, assert_same, first_gradient
+from tests.training.tiny import go, launch, losses, tiny, torchrun
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from detector.engine.checkpoint import load, save
-from tests.engine.test_train_faults import exported
-from tests.engine.tiny import TINY, go, launch, tiny
+from detector.runs.checkpoint import load, save
 from tests.guarantees.programs import EVALUATIONS
+from tests.training.test_train_faults import exported
+from tests.training.tiny import TINY, go, launch, tiny
 
 
 def evaluation(folder: Path) -> str:

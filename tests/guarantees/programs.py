@@ -5,7 +5,7 @@ import os, signal, sys, time
 from pathlib import Path
 from detector.data.transforms import Albumentations
 from detector.errors import DataError
-from tests.engine.tiny import go, tiny
+from tests.training.tiny import go, tiny
 
 kind, folder = sys.argv[1:]
 evaluate, calls = Albumentations.train, [0]
@@ -34,8 +34,8 @@ finally:
 SOAK = """
 import json, os, resource, sys
 from pathlib import Path
-from detector.engine import train
-from tests.engine.tiny import go, tiny
+from detector.training import train
+from tests.training.tiny import go, tiny
 
 seen, backward = [], train.backward
 
@@ -66,13 +66,13 @@ print("GROWTH", json.dumps([[a / 1e3, b / 1e3] for a, b in zip(*seen)]))
 STOPS = """
 import json, sys
 from contextlib import suppress
-from detector import distributed
+from detector.runtime import distributed
 from detector.config import from_plain
-from detector.engine import train
-from detector.engine.run import run
-from detector.engine.signals import StopRequest
+from detector.training import train
+from detector.training.run import run
+from detector.runtime.signals import StopRequest
 from detector.errors import Preempted
-from tests.engine.test_train import StopAfter
+from tests.training.test_train import StopAfter
 
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for all runs
 wholes, jobs = json.loads(sys.argv[1])
@@ -90,11 +90,11 @@ stop()
 
 EVALUATIONS = """
 import json, sys
-from detector import distributed
-from detector.engine.evaluate import evaluate_checkpoint
+from detector.runtime import distributed
+from detector.inference.evaluate import evaluate
 
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for both
 for path, output in json.loads(sys.argv[1]):
-    evaluate_checkpoint(path, output_dir=output, device="cpu")
+    evaluate(path, output_dir=output, device="cpu")
 stop()
 """

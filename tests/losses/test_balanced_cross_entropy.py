@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.balanced_cross_entropy import BalancedCrossEntropyLoss
 from detector.losses.cross_entropy import CrossEntropyLoss
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

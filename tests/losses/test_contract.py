@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import IGNORE, Anchors, Matches, Predictions, Targets
 from tests.synthetic import PlainCoder, make_anchors, make_matches, make_predictions, make_targets
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.equalized_focal import (
     EqualizedFocalLoss,
@@ -15,8 +17,6 @@ from detector.losses.equalized_focal import (
     sigmoid_equalized_focal,
 )
 from detector.losses.focal import FocalLoss
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

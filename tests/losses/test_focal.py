@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.cross_entropy import CrossEntropyLoss
 from detector.losses.focal import FocalLoss, sigmoid_focal
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

@@ -10,8 +10,8 @@ import math
 import pytest
 import torch
 
-from detector.registry import LOSSES
-from detector.schema import Plug
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.structures import BACKGROUND, Matches, Predictions
 from tests.by_hand import gradient, match, predict
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from detector.registry import LOSSES
-from detector.schema import Plug
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from tests.losses.test_focal_options import by_hand
 
 POSTERIORS = [0.001, 0.02, 0.3, 0.5, 0.9, 0.99]

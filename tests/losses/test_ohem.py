@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.mining import without_overlaps
 from detector.losses.ohem import OHEMLoss
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.cross_entropy import CrossEntropyLoss
 from detector.losses.focal import FocalLoss
 from detector.losses.quality_focal import QualityFocalLoss, sigmoid_quality_focal
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.focal import FocalLoss, sigmoid_focal
 from detector.losses.sample_dependent_focal import SampleDependentFocalLoss, sample_dependent_gamma
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE
 from tests.by_hand import gradient, match, predict, random_logits
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from detector.box_losses.yolo import YOLOBoxLoss
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.yolo import YOLOLoss
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Matches, Predictions
 from tests.by_hand import gradient, match, predict
 

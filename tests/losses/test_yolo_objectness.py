@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses import yolo_objectness
 from detector.losses.yolo_objectness import YOLOObjectnessLoss, best_iou
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Matches, Predictions
 from tests.by_hand import gradient, match, predict, random_logits
 from tests.synthetic import make_anchors, make_targets

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from detector.box_losses.yolo import YOLOBoxLoss
+from detector.config.model import AnchorConfig
+from detector.config.registry import LOSSES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.yolo_v1 import YOLOv1Loss
 from detector.matchers.yolo_cell import YOLOCellMatcher
-from detector.model_config import AnchorConfig
-from detector.registry import LOSSES
-from detector.schema import Plug
 from detector.structures import BACKGROUND, Matches, Predictions
 from tests.by_hand import gradient, match, predict
 from tests.matchers.cases import objects, predictions_of, pyramid, random_objects

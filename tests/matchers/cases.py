@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detector.model_config import AnchorConfig
+from detector.config.model import AnchorConfig
 from detector.models.anchors import AnchorGenerator
 from detector.structures import Anchors, Predictions, Targets
 from tests.synthetic import PlainCoder

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from detector.config.model import AnchorConfig
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.matchers.atss import ATSSMatcher, nearest_anchors
 from detector.matchers.locations import locations_of
-from detector.model_config import AnchorConfig
-from detector.registry import MATCHERS
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Anchors
 from tests.matchers.cases import Box, objects, pyramid, random_objects
 from tests.matchers.test_base import loop_area, loop_iou, loop_shared

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.losses.focal import FocalLoss
 from detector.matchers import base
 from detector.matchers.base import Thresholds, match_images, matches_from_objects
-from detector.registry import MATCHERS
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Targets
 from tests.commands import ROOT
 from tests.synthetic import make_anchors, make_predictions, make_targets

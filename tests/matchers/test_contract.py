@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.matchers.base import Matcher
-from detector.registry import MATCHERS
-from detector.schema import Plug
 from detector.structures import BACKGROUND, IGNORE, Matches, Targets
 from tests.matchers.cases import objects, pyramid, random_objects, random_predictions
 

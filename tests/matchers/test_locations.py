@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from detector.config.model import AnchorConfig
 from detector.matchers.locations import locations_of, nearest, squared_distance
-from detector.model_config import AnchorConfig
 from detector.structures import Anchors
 from tests.matchers.cases import pyramid
 from tests.synthetic import make_anchors

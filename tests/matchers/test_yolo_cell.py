@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from detector.boxes import encode
+from detector.config.model import AnchorConfig
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.matchers.locations import locations_of
 from detector.matchers.yolo_cell import YOLOCellMatcher, cells_of
-from detector.model_config import AnchorConfig
-from detector.registry import MATCHERS
-from detector.schema import Plug
 from detector.structures import BACKGROUND, Anchors, Matches, Targets
 from tests.matchers.cases import (
     Box,

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from detector.config.model import AnchorConfig
 from detector.errors import ConfigError
-from detector.model_config import AnchorConfig
 from detector.models.anchors import MAX_CACHED, AnchorGenerator
 
 CPU = torch.device("cpu")

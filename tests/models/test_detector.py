@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import Tensor
 
+from detector.config.model import FPNConfig, HeadConfig, ModelConfig
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.layouts import Objectness, Sigmoid, Softmax
-from detector.model_config import FPNConfig, HeadConfig, ModelConfig
 from detector.models.detector import Detector, build_detector
-from detector.schema import Plug
 from detector.structures import Batch
 
 SMALL = ModelConfig(fpn=FPNConfig(channels=8), head=HeadConfig(channels=8, num_convs=1))

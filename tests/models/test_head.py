@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from detector.config.model import HeadConfig
 from detector.errors import ConfigError
 from detector.layouts import Softmax
-from detector.model_config import HeadConfig
 from detector.models.head import Head, flatten_levels
 
 BIAS = torch.tensor([-1.0, 0.5, 2.0])

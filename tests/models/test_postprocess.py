@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.config.model import PostprocessConfig
 from detector.errors import DivergedError
 from detector.layouts import Layout, Sigmoid, Softmax
-from detector.model_config import PostprocessConfig
 from detector.models.coder import BoxCoder
 from detector.models.postprocess import postprocess
 from detector.structures import Anchors, Batch, DetectionTensors, Predictions

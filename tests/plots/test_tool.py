@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.registry import LOSSES
+from detector.config.registry import LOSSES
 from tests.commands import Command
 
 FEW = ("points=16", "formats=[svg]")
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
-from detector.registry import LOSSES
+from detector.config.registry import LOSSES
 
 
 @LOSSES.register("squared_logit")

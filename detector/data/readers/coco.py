@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from detector.config.registry import DATASETS
+from detector.config.schema import require
 from detector.data.annotations import Annotations, OnInvalid, Rows, pack
 from detector.data.images import FolderDataset, require_files, require_folder, require_megapixels
 from detector.data.readers.base import Dataset, Reader, Split
 from detector.errors import DataError
-from detector.registry import DATASETS
-from detector.schema import require
 
 MAX_SIDE = 1_000_000
 """Pixels; a larger `width` or `height` in a file is a mistake."""

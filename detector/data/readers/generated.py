@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.config.registry import DATASETS
+from detector.config.schema import require
 from detector.data.annotations import Annotations, Rows, pack
 from detector.data.readers.base import SPLITS, Dataset, Reader, Split
-from detector.registry import DATASETS
-from detector.schema import require
 
 COLOURS = {
     "red": (205, 50, 45),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug, require
 from detector.data.readers.base import Dataset, Reader, Split
-from detector.registry import DATASETS
-from detector.schema import Plug, require
 
 GENERATED = Plug("generated", {})
 

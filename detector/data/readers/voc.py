@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from detector.config.registry import DATASETS
+from detector.config.schema import require
 from detector.data.annotations import OnInvalid, Rows, pack
 from detector.data.images import (
     SUFFIXES,
@@ -17,8 +19,6 @@ from detector.data.images import (
 )
 from detector.data.readers.base import SPLITS, Dataset, Reader, Split
 from detector.errors import DataError
-from detector.registry import DATASETS
-from detector.schema import require
 
 Object = tuple[str, tuple[float, float, float, float], bool]
 """Class, (xmin, ymin, xmax, ymax) as the file states them, difficult."""

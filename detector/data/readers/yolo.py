@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
+from detector.config.registry import DATASETS
+from detector.config.schema import require
 from detector.data.annotations import Annotations, OnInvalid, Rows, pack
 from detector.data.images import (
     MAX_NAMED,
@@ -26,8 +28,6 @@ from detector.data.images import (
 )
 from detector.data.readers.base import Dataset, Reader, Split
 from detector.errors import DataError
-from detector.registry import DATASETS
-from detector.schema import require
 
 Polygons = Literal["error", "box"]
 

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from detector.config.registry import BACKBONES
 from detector.models.backbones.torchvision import Norm, TorchvisionBackbone
-from detector.registry import BACKBONES
 
 
 @BACKBONES.register("mobilenet")

@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from detector.config.registry import BACKBONES
 from detector.models.backbones.torchvision import Norm, TorchvisionBackbone
-from detector.registry import BACKBONES
 
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 

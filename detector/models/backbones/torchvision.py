@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
+from detector.config.schema import require
 from detector.errors import ConfigError, did_you_mean
 from detector.models.backbones.base import Backbone
 from detector.models.norm import FrozenBatchNorm, group_norm
-from detector.schema import require
 
 Norm = Literal["auto", "batch", "frozen_batch", "fixed_batch", "group"]
 

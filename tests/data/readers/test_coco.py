@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug
 from detector.data.readers.coco import load_json, read_coco
 from detector.errors import ConfigError, DataError
-from detector.registry import DATASETS
-from detector.schema import Plug
 from tests.data.files import CONTENT, content, write_coco_set, write_image, write_json
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "coco128"

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from detector.boxes import iou
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug
 from detector.data.annotations import Annotations
 from detector.data.readers import generated
 from detector.data.readers.generated import (
@@ -21,8 +23,6 @@ from detector.data.readers.generated import (
     plan,
 )
 from detector.errors import ConfigError
-from detector.registry import DATASETS
-from detector.schema import Plug
 
 
 def read(split: Any = "train", **options: Any) -> GeneratedDataset:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug
 from detector.errors import ConfigError, DataError
-from detector.registry import DATASETS
-from detector.schema import Plug
 from tests.data.files import write_image
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "bccd"

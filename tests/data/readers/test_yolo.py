@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from detector.config.registry import DATASETS
+from detector.config.schema import Plug
 from detector.data.annotations import Annotations
 from detector.errors import DataError
-from detector.registry import DATASETS
-from detector.schema import Plug
 from tests.data.files import write_image
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "coco128"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from detector.config.registry import BACKBONES
+from detector.config.schema import Plug
 from detector.models.backbones.base import Backbone
-from detector.registry import BACKBONES
-from detector.schema import Plug
 
 
 @pytest.fixture(params=BACKBONES.names)

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
+from detector.config.registry import BACKBONES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.models.backbones.mobilenet import MobileNet
 from detector.models.norm import FrozenBatchNorm, GroupNorm
-from detector.registry import BACKBONES
-from detector.schema import Plug
 
 CUTS = {"mobilenet_v3_small": (4, 9, 13), "mobilenet_v3_large": (7, 13, 17)}
 """Layers of torchvision's `features` before each halving, as its tables (1 and 2 of the paper)."""

@@ -12,11 +12,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
+from detector.config.registry import BACKBONES
+from detector.config.schema import Plug
 from detector.errors import ConfigError
 from detector.models.backbones.resnet import ResNet
 from detector.models.norm import FrozenBatchNorm, GroupNorm
-from detector.registry import BACKBONES
-from detector.schema import Plug
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d")
 

@@ -1,0 +1,75 @@
+"""Scores a checkpoint, or COCO results of any detector. See --help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from detector.cli import hydra_app
+from detector.cli.options import checked, start
+from detector.config import Evaluator, Precision
+from detector.config.schema import require, require_at_least
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One call of `tools/evaluate.py`. See `configs/evaluate.yaml` for what each key means."""
+
+    checkpoint: str | None = None
+    detections: str | None = None
+    annotations: str | None = None
+    images: str | None = None
+    output_dir: str | None = None
+    analysis: bool | None = None
+    calibrated: bool = False
+    draws: int = 500
+    pictures: bool = True
+    worst: int = 10
+    seed: int = 0
+    data_root: str | None = None
+    device: str = "auto"
+    precision: Precision | None = None
+    evaluator: Evaluator | None = None
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "draws", "worst", "seed")
+        files = {"detections": self.detections, "annotations": self.annotations}
+        given = [key for key, value in files.items() if value is not None]
+        if self.checkpoint is not None:
+            keys = [*given, *(["images"] if self.images is not None else [])]
+            require(not keys, f"{', '.join(keys)}: given with a checkpoint, which has its own data")
+            return
+        require(
+            bool(given), "checkpoint: has to be given, or else detections=FILE annotations=FILE"
+        )
+        missing = [key for key in files if key not in given]
+        require(not missing, f"{', '.join(missing)}: has to be given with {', '.join(given)}")
+        for key in ("data_root", "precision", "calibrated"):
+            require(not getattr(self, key), f"{key}: given with detections, a checkpoint is needed")
+
+
+def run(node: DictConfig) -> None:
+    """Writes metrics.json and what goes with it, and prints the tables."""
+    options = checked(EvaluateConfig, node)
+    start(options.plugins)
+
+    from detector.inference.evaluate import evaluate, evaluate_detections  # torch takes seconds
+
+    shared = ("output_dir", "analysis", "draws", "pictures", "worst", "seed", "evaluator")
+    values = {key: getattr(options, key) for key in shared}
+    if options.checkpoint is None:
+        assert options.detections is not None
+        assert options.annotations is not None
+        values["images"] = options.images
+        evaluation = evaluate_detections(options.detections, options.annotations, **values)
+    else:
+        for key in ("data_root", "calibrated", "device", "precision"):
+            values[key] = getattr(options, key)
+        evaluation = evaluate(options.checkpoint, **values)
+    evaluation.report()
+
+
+def main() -> None:
+    hydra_app.main("evaluate", run)

@@ -1,0 +1,64 @@
+"""`detector COMMAND KEY=VALUE ...`: the commands of the project under one name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import detector
+from detector.errors import did_you_mean
+
+COMMANDS = {
+    "train": "train a detector and evaluate it: detector train loss=focal",
+    "evaluate": "score a checkpoint, or COCO results of any detector",
+    "predict": "find objects in an image or a folder: JSON and drawn copies",
+    "compare": "train several losses under the same conditions, and report",
+    "audit": "say what a training would meet, before any",
+    "calibrate": "fit a calibrator and thresholds to a checkpoint",
+    "show_batch": "draw what the model sees after augmentation",
+    "generate": "describe the built-in data set, or write it out",
+    "plot_losses": "draw losses and their gradients",
+    "convert": "make a checkpoint of another framework's RetinaNet",
+    "export": "write weights as safetensors",
+    "launch": "train many times, and print one table",
+    "table": "print one table of finished runs",
+    "replay": "repeat a step that was not finite, and say what was at fault",
+    "configs": "list, show and copy out the yaml files that commands compose",
+}
+"""What each does. A command is the module of its name; it is imported only when it is called."""
+
+
+def main() -> None:
+    """Calls the command that the first word names, with the other words.
+
+    Exits with 2 where there is no such command; the other exit codes are those of the commands.
+    """
+    first, *words = sys.argv[1:] or ["--help"]
+    if first in ("--help", "-h", "help"):
+        print(usage())
+        return
+    if first == "--version":
+        print(f"detector {detector.__version__}")
+        return
+    name = first.replace("-", "_")
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS)
+        print(f"error: {first}: no command{hint}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"detector {name}", *words]
+    importlib.import_module(f"detector.cli.{name}").main()
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "detector COMMAND [KEY=VALUE ...]",
+            "",
+            *lines,
+            "",
+            "detector COMMAND --help says what a command can be told",
+        ]
+    )

@@ -1,0 +1,207 @@
+"""The typed config of a training run.
+
+A `Plug` is a named part with options; the registry checks them against the part's constructor, so
+that a new part needs no edit here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from detector.config import schema
+from detector.config.model import ModelConfig
+from detector.config.registry import REGISTRIES
+from detector.config.schema import LossPlug, Plug, require, require_at_least
+
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+Evaluator = Literal["pycocotools", "faster_coco_eval"]
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """Averaged weights, which are what is evaluated. decay: per step, reached after a warm-up."""
+
+    enabled: bool = True
+    decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        require(0 <= self.decay < 1, f"decay: {self.decay} given, 0 to below 1 is allowed")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What is recorded for the report of a comparison. points: steps; images: of the val split."""
+
+    enabled: bool = False
+    points: int = 20
+    images: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "points")
+        require_at_least(0, self, "images")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """num_workers: null takes one less than the processors this process may use, at most 8."""
+
+    num_workers: int | None = None
+    timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        require_at_least(0, self, "num_workers", "timeout")
+
+    @property
+    def workers(self) -> int:
+        """Loader processes of this process."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(8, max(0, num_processors() - 1))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and with what to evaluate. every: steps between evaluations; null: only at the end.
+
+    images_per_group: images of one evaluation batch. evaluator: pycocotools is the reference;
+    faster_coco_eval needs the extra `fast-eval`. limit: only the first images by id.
+    analysis: calibration, errors and operating points too. draws: of their intervals, at the end of
+    a run. pictures, worst: of the analysis, the latter in images of each kind.
+    """
+
+    every: int | None = None
+    images_per_group: int = 8
+    evaluator: Evaluator = "pycocotools"
+    limit: int | None = None
+    analysis: bool = False
+    draws: int = 500
+    pictures: bool = True
+    worst: int = 10
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "every", "images_per_group", "limit")
+        require_at_least(0, self, "draws", "worst")
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A numeric option of a loss as a straight line over a part of the run.
+
+    option: such as loss.gamma or loss.weight. start, end: its values before and after.
+    begin, until: shares of the run, 0 to 1, between which it changes.
+    """
+
+    option: str
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.begin < self.until <= 1,
+            f"begin: {self.begin}, until: {self.until} given, 0 <= begin < until <= 1 is needed",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run. See `configs/train.yaml` for what each key means."""
+
+    loss: LossPlug
+    box_loss: LossPlug
+    matcher: Plug
+    backbone: Plug
+    data: Plug
+    augment: Plug
+    optim: Plug
+    schedule: Plug
+    model: ModelConfig = ModelConfig()  # noqa: RUF009  frozen, so it can be shared
+    evaluation: EvaluationConfig = EvaluationConfig()
+    loader: LoaderConfig = LoaderConfig()
+    ema: EMAConfig = EMAConfig()
+    probe: ProbeConfig = ProbeConfig()
+    seed: int = 0
+    output_dir: str | None = None
+    resume: str | None = None
+    weights: str | None = None
+    overwrite: bool = False
+    device: str = "auto"
+    precision: Precision = "auto"
+    channels_last: bool = True
+    sync_batchnorm: bool = False
+    process_timeout: float = 600.0
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 8
+    micro_batch: int | None = None
+    prior: float | Literal["from_data"] = 0.01
+    normalizer: Literal["positives", "image_positives", "ema_positives", "images"] | None = None
+    guided_scale: bool = False
+    class_weights: tuple[float, ...] | Literal["effective_number"] | None = None
+    effective_number_beta: float = 0.999
+    ramps: tuple[Ramp, ...] = ()
+    clip: float | None = 10.0
+    max_bad_steps: int = 5
+    log_every: int = 20
+    profile: bool = False
+    save_every: int | None = 500
+    keep_checkpoints: int = 2
+    tensorboard: bool = True
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(
+            (self.steps is None) != (self.epochs is None),
+            f"steps: {self.steps} with epochs: {self.epochs} given, exactly one of them is needed",
+        )
+        require(
+            self.epochs is None or self.epochs > 0,
+            f"epochs: {self.epochs} given, above 0 is needed",
+        )
+        require_at_least(0, self, "seed")
+        require_at_least(1, self, "steps", "batch_size", "micro_batch")
+        require_at_least(1, self, "max_bad_steps", "log_every", "save_every")
+        require_at_least(1, self, "keep_checkpoints", "process_timeout")
+        if self.prior != "from_data":
+            require(
+                isinstance(self.prior, float) and 0 < self.prior < 1,
+                f"prior: {self.prior} given, above 0 and below 1 or from_data is allowed",
+            )
+        require(
+            0 <= self.effective_number_beta < 1,
+            f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
+        )
+        if isinstance(self.class_weights, tuple):
+            require(
+                all(w >= 0 for w in self.class_weights),
+                f"class_weights: {list(self.class_weights)} given, each has to be at least 0",
+            )
+        require(
+            self.clip is None or self.clip > 0,
+            f"clip: {self.clip} given, above 0 or null is allowed",
+        )
+
+
+def num_processors() -> int:
+    """The processors this process may use; those of the machine where the system cannot tell."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """The checked config of plain values, as a checkpoint holds them. Raises ConfigError.
+
+    The options of the parts are not looked at: that takes the parts, see `check_parts`.
+    """
+    schema.refuse_targets(values)
+    return schema.build(Config, values)
+
+
+def check_parts(config: Config) -> None:
+    """Raises ConfigError for a part without that name or option. Imports the parts, so torch."""
+    for kind, registry in REGISTRIES.items():
+        registry.check(getattr(config, kind))

@@ -1,0 +1,210 @@
+"""Fits calibrators and thresholds to a checkpoint, and stores them in a copy of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector.analysis import held_out
+from detector.analysis.analysis import Costs
+from detector.analysis.calibrators import Calibrator, Link
+from detector.analysis.held_out import Halves
+from detector.config import Precision as PrecisionName
+from detector.config.registry import LOSSES, MATCHERS
+from detector.config.schema import require
+from detector.evaluation import coco
+from detector.evaluation.text import aligned, digits
+from detector.inference import anchor_calibration as anchors
+from detector.inference.calibrated import KEY, Calibration, link_of
+from detector.inference.evaluate import at_root, val_set
+from detector.inference.predictor import config_of, restore
+from detector.inference.score import detect_all, evaluation_images
+from detector.runs import checkpoint
+from detector.runs.checkpoint import write_atomically
+from detector.runs.run_folder import RunFolder
+from detector.runtime import distributed
+from detector.runtime.distributed import World
+
+ALONE = World(0, 1, torch.device("cpu"))
+"""For what every process looks at whole."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a calibrator is learnt. method, target, min_detections: of `held_out.fit`. miss,
+    false_alarm: what each costs, for the operating point "cost". draws, seed: of the intervals, and
+    of the half that is learnt from."""
+
+    method: str = "platt"
+    target: str = "hit"
+    min_detections: int = 50
+    miss: float = 1.0
+    false_alarm: float = 1.0
+    draws: int = 500
+    seed: int = 0
+
+
+def calibrate(
+    path: str | Path,
+    output: str | Path,
+    *,
+    fit: Fit = Fit(),
+    overwrite: bool = False,
+    with_anchors: bool = False,
+    data_root: str | None = None,
+    device: str = "auto",
+    precision: PrecisionName | None = None,
+) -> dict[str, Any]:
+    """Writes a copy of the checkpoint at `path` that holds a calibrator and operating points, and a
+    table of all methods beside it; returns the table.
+
+    Everything is learnt on half of the val images, drawn by seed, and measured on the other half.
+    with_anchors: the calibration of all anchors before NMS is measured too. data_root: where the
+    data lie now. Raises ConfigError for a link that is not known and an output that is there
+    already, DataError where there is nothing to learn from.
+    """
+    saved = checkpoint.load(path)
+    config = at_root(config_of(saved, str(path)), data_root)
+    evaluation = replace(config.evaluation, limit=None)
+    config = replace(config, evaluation=evaluation, precision=precision or config.precision)
+    output = Path(output)
+    require_output(output, Path(path), overwrite=overwrite)
+    link = link_of(LOSSES.build(config.loss, len(saved["classes"])))
+    needs_link = fit.method == "link_inverse" or with_anchors
+    require(
+        link is not None or not needs_link,
+        f"{'anchors' if with_anchors else 'method'}: the loss {config.loss.name} has no link "
+        "inverse that is known",
+    )
+    world = distributed.start(device)
+    try:
+        dataset = val_set(saved, config, str(path))
+        predictor = restore(saved, config, str(path), world.device)
+        rows = detect_all(predictor, dataset, world)
+        stored, found = learn(coco.ground_truth(dataset.annotations), rows, link, fit)
+        if with_anchors:
+            assert link is not None
+            batches = evaluation_images(predictor, dataset, ALONE)
+            matcher = MATCHERS.build(config.matcher)
+            found["anchors"] = anchors.anchor_calibration(
+                predictor, matcher, batches, link, draws=fit.draws, seed=fit.seed
+            )
+        if world.is_main:
+            write(output, {**saved, KEY: stored.to_dict()}, found)
+        return found
+    finally:
+        distributed.stop()
+
+
+def require_output(output: Path, source: Path, *, overwrite: bool) -> None:
+    """Raises ConfigError where the copy cannot be written, before anything is computed."""
+    require(output.suffix == ".pt", f"output: {output} given, a name that ends in .pt is needed")
+    is_other = output.resolve() != source.resolve()
+    require(is_other, f"output: {output} is the checkpoint, which is kept as it is")
+    is_free = overwrite or not output.exists()
+    require(is_free, f"output: {output} is already there; overwrite=true replaces it")
+    RunFolder(output.parent).require_writable()
+
+
+def write(output: Path, content: dict[str, Any], found: dict[str, Any]) -> None:
+    """The copy of the checkpoint, and the table beside it as JSON."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(output, content)
+    text = json.dumps(found, indent=1) + "\n"
+    write_atomically(output.with_suffix(".json"), text.encode())
+    print("\n".join(lines(found)))
+    print(f"written: {output}, {output.with_suffix('.json')}")
+
+
+def learn(
+    truth: dict[str, list[Row]], rows: list[Row], link: Link | None, fit: Fit
+) -> tuple[Calibration, dict[str, Any]]:
+    """What is to be stored, and the tables of all methods. truth, rows: in COCO's formats."""
+    halves = held_out.halve(truth, rows, seed=fit.seed)
+    fitted = {
+        method: held_out.fit(
+            halves, method, link=link, target=fit.target, min_detections=fit.min_detections
+        )
+        for method in held_out.methods_for(link)
+    }
+    stored = calibration(halves, fitted[fit.method], fit)
+    return stored, tables(truth, rows, halves, fitted, stored, fit)
+
+
+def calibration(halves: Halves, calibrator: Calibrator | None, fit: Fit) -> Calibration:
+    """What is stored: a calibrator and the thresholds before and after it, all of one half."""
+    costs = Costs(fit.miss, fit.false_alarm)
+    after = held_out.mapped(halves.fit, calibrator)
+    return Calibration(
+        calibrator=calibrator,
+        raw=held_out.choose_points(halves.fit[0.5], costs),
+        calibrated=held_out.choose_points(after[0.5], costs),
+        note=f"{fit.method} to {fit.target} on {int(halves.chosen.sum())} images of val, "
+        f"seed {fit.seed}",
+    )
+
+
+def tables(
+    truth: dict[str, list[Row]],
+    rows: list[Row],
+    halves: Halves,
+    fitted: dict[str, Calibrator | None],
+    stored: Calibration,
+    fit: Fit,
+) -> dict[str, Any]:
+    """All methods, and the thresholds that were chosen, on the images nothing was learnt from."""
+    methods = {
+        method: {
+            "AP": held_out.average_precision(truth, rows, halves, own),
+            "pooled": [] if own is None else [halves.packed.classes[k] for k in own.fallbacks],
+            **held_out.measured([halves], [own], draws=fit.draws, seed=fit.seed),
+        }
+        for method, own in fitted.items()
+    }
+    return {
+        "stored": stored.note,
+        "images": {"fit": int(halves.chosen.sum()), "test": int((~halves.chosen).sum())},
+        "methods": methods,
+        "operating_points": {
+            name: {**points.to_dict(), "test": held_out.reached(halves.test[0.5], points)}
+            for name, points in stored.raw.items()
+        },
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The tables for a terminal."""
+    images = found["images"]
+    rows = [("threshold", "LRP", "precision", "recall", "wrong", "missed")]
+    for name, points in found["operating_points"].items():
+        part = points["test"]
+        precision, recall = (
+            digits(None if part[key] is None else 1 - part[key])
+            for key in ("false_positives", "false_negatives")
+        )
+        counts = (str(part["wrong"]), str(part["missed"]))
+        rows.append((name, digits(part["value"]), precision, recall, *counts))
+    text = [
+        f"learnt on {images['fit']} images, measured on the other {images['test']}; 95 % intervals",
+        "",
+        *held_out.table(found["methods"]),
+        "shown: kept by the thresholds of optimal LRP, the same detections for all calibrators",
+        *(
+            f"{method}: too few detections, map of all classes: {', '.join(row['pooled'])}"
+            for method, row in found["methods"].items()
+            if row["pooled"]
+        ),
+        "",
+        *aligned(rows),
+        "precision and recall: means over classes; wrong and missed: of all classes",
+    ]
+    if "anchors" in found:
+        text += ["", *aligned(anchors.table(found["anchors"])), found["anchors"]["convention"]]
+        text.append(f"above: raw score above {found['anchors']['above']:g}")
+    return [*text, "", f"stored: {found['stored']}"]

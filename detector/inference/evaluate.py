@@ -1,0 +1,203 @@
+"""COCO's numbers, and an analysis where it is asked for: of a run, a checkpoint, or a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from detector.analysis.report import Report
+from detector.config import Config, EvaluationConfig, Evaluator
+from detector.config import Precision as PrecisionName
+from detector.config.registry import DATASETS
+from detector.data.images import read_pixels, require_folder
+from detector.data.readers.base import Dataset
+from detector.errors import ConfigError, DataError
+from detector.evaluation import coco, files
+from detector.inference.pictures import Pixels
+from detector.inference.predictor import config_of, restore
+from detector.inference.score import measure, score, write_metrics, write_pictures
+from detector.plots.style import require_matplotlib
+from detector.runs import checkpoint
+from detector.runs.run_folder import RunFolder
+from detector.runtime import distributed
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: COCO's numbers, and an analysis where it was asked for. folder: where they were
+    written. is_main: whether this process is the one that prints."""
+
+    metrics: dict[str, Any]
+    folder: RunFolder
+    is_main: bool = True
+
+    def report(self) -> None:
+        """Prints the tables, on the main process."""
+        if self.is_main:
+            report(self.metrics, self.folder)
+
+
+def report(metrics: dict[str, Any], folder: RunFolder) -> None:
+    """Prints the COCO table, the per-class AP, the analysis and where everything lies."""
+    print(coco.table(metrics))
+    evaluator = metrics["evaluator"]
+    print(f"by {evaluator['name']} {evaluator['version']}, {metrics['images']} images\n")
+    if "analysis" in metrics:
+        print("\n".join(Report(**metrics["analysis"]).table()), end="\n\n")
+    names = {"config": folder.config, "log": folder.log, "metrics": folder.metrics}
+    names |= {"detections": folder.detections, "last": folder.last, "best": folder.best}
+    names |= {"figures": folder.figures, "worst": folder.worst}
+    for name, path in names.items():
+        if path.exists():
+            print(f"{name:>10}  {path}")
+
+
+def require_pictures(config: EvaluationConfig) -> None:
+    """Raises ConfigError where pictures are to be drawn at the end and cannot be."""
+    if config.analysis and config.pictures:
+        require_matplotlib()
+
+
+def evaluate(
+    path: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    data_root: str | None = None,
+    analysis: bool | None = None,
+    calibrated: bool = False,
+    draws: int = 500,
+    pictures: bool = True,
+    worst: int = 10,
+    seed: int = 0,
+    evaluator: Evaluator | None = None,
+    device: str = "auto",
+    precision: PrecisionName | None = None,
+) -> Evaluation:
+    """Scores a checkpoint on the val split of its own data; nothing but the file is needed.
+
+    Writes metrics.json, detections.json and the pictures of an analysis into `output_dir`
+    (default: `evaluation` beside the checkpoint). data_root: where the data lie now. analysis:
+    calibration, errors and operating points too, with `pictures` and `worst` images of each kind;
+    None: as the config says. calibrated: scores are mapped by the stored calibrator first. draws,
+    seed: of the intervals. evaluator, precision: None takes those of the config.
+
+    Raises ConfigError for a file that is no checkpoint, DataError where the data do not have its
+    classes.
+    """
+    saved = checkpoint.load(path)
+    config = at_root(config_of(saved, str(path)), data_root)
+    evaluation = with_analysis(config.evaluation, analysis, evaluator, draws, pictures, worst)
+    config = replace(config, evaluation=evaluation, precision=precision or config.precision)
+    require_pictures(config.evaluation)
+    folder = RunFolder(Path(output_dir or Path(path).parent / "evaluation"))
+    folder.require_writable()
+    world = distributed.start(device)
+    try:
+        dataset = val_set(saved, config, str(path))
+        predictor = restore(saved, config, str(path), world.device)
+        calibrator = predictor.require_calibration().calibrator if calibrated else None
+        metrics = score(predictor, dataset, world, folder=folder, calibrator=calibrator, seed=seed)
+        return Evaluation(metrics, folder, world.is_main)
+    finally:
+        distributed.stop()
+
+
+def evaluate_detections(
+    detections: str | Path,
+    annotations: str | Path,
+    *,
+    images: str | None = None,
+    output_dir: str | Path | None = None,
+    analysis: bool | None = True,
+    draws: int = 500,
+    pictures: bool = True,
+    worst: int = 10,
+    seed: int = 0,
+    evaluator: Evaluator | None = None,
+) -> Evaluation:
+    """Scores COCO results of any detector against a COCO ground truth, with an analysis.
+
+    Writes metrics.json and the pictures into `output_dir` (default: `evaluation` beside the
+    results). images: the folder of the images, to draw the worst of them. The other options are
+    those of `evaluate`. Raises DataError that names the file and the entry for what
+    makes no sense.
+    """
+    source = Path(detections)
+    start = EvaluationConfig(analysis=True)
+    config = with_analysis(start, analysis, evaluator, draws, pictures, worst)
+    require_pictures(config)
+    folder = RunFolder(Path(output_dir or source.parent / "evaluation"))
+    folder.require_writable()
+    truth = files.read_ground_truth(Path(annotations))
+    rows = files.read_detections(source, truth)
+    if config.analysis:
+        files.check_scores(source, rows)
+    rows = coco.sort_results(rows)
+    pixels = pixels_of(truth, images) if images is not None else None
+    metrics = measure(truth, rows, config, seed=seed)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_metrics(folder.metrics, metrics)
+    write_pictures(truth, rows, metrics, config, folder, pixels)
+    return Evaluation(metrics, folder)
+
+
+def pixels_of(truth: files.Truth, images: str) -> Pixels:
+    """Reads the image of an id from a folder. Raises DataError where there is no such folder."""
+    folder = require_folder(Path(images), "images")
+    names = {row["id"]: row.get("file_name") for row in truth["images"]}
+
+    def read(image_id: int) -> Any:
+        name = names[image_id]
+        if not isinstance(name, str):
+            raise DataError(f"annotations: image {image_id} has no file_name to be drawn from")
+        return read_pixels(folder / name, 100.0, key="images")
+
+    return read
+
+
+def with_analysis(
+    config: EvaluationConfig,
+    analysis: bool | None,
+    evaluator: Evaluator | None,
+    draws: int,
+    pictures: bool,
+    worst: int,
+) -> EvaluationConfig:
+    """The evaluation with other options of its analysis; None keeps what it says."""
+    return replace(
+        config,
+        analysis=config.analysis if analysis is None else analysis,
+        evaluator=evaluator or config.evaluator,
+        draws=draws,
+        pictures=pictures,
+        worst=worst,
+    )
+
+
+def at_root(config: Config, data_root: str | None) -> Config:
+    """The config with its data where they lie now. Raises DataError where they do not."""
+    options = dict(config.data.options)
+    if data_root is not None:
+        if "root" not in options:
+            raise ConfigError(f"data_root: {config.data.name} data have no root")
+        options["root"] = data_root
+    root = options.get("root")
+    if isinstance(root, str) and not Path(root).expanduser().is_dir():
+        raise DataError(
+            f"data.root={root}: there is no such folder; data_root= says where the data lie now"
+        )
+    return replace(config, data=replace(config.data, options=options))
+
+
+def val_set(saved: dict[str, Any], config: Config, path: str) -> Dataset:
+    """The val split. Raises DataError where its classes are not those of the checkpoint."""
+    dataset = DATASETS.build(config.data).read("val")
+    annotations = dataset.annotations
+    known = (tuple(saved["classes"]), tuple(saved["category_ids"]))
+    if known != (annotations.classes, annotations.category_ids):
+        raise DataError(
+            f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
+            f"{saved['classes']}"
+        )
+    return dataset

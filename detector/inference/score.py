@@ -1,0 +1,140 @@
+"""From a model and a data set to detections, and from these to the numbers and their files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from detector.analysis.analysis import analyse
+from detector.analysis.calibrators import Calibrator
+from detector.analysis.held_out import rescored
+from detector.config import EvaluationConfig
+from detector.data.annotations import Annotations
+from detector.data.loader import evaluation_batches
+from detector.data.readers.base import Dataset
+from detector.data.workers import Batches, explained
+from detector.evaluation import coco
+from detector.inference.pictures import Pixels, write_figures, write_worst
+from detector.inference.predictor import Predictor
+from detector.runs.run_folder import RunFolder
+from detector.runtime.distributed import World
+from detector.structures import Batch, Targets
+
+Row = dict[str, Any]
+Truth = dict[str, list[Row]]
+
+
+def evaluation_images(predictor: Predictor, dataset: Dataset, world: World) -> Batches:
+    """The share of this process of the images that the config's evaluation asks for, in batches."""
+    config = predictor.config
+    return evaluation_batches(
+        dataset,
+        predictor.augment,
+        images_per_group=config.evaluation.images_per_group,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=config.loader.workers,
+        timeout=config.loader.timeout,
+        limit=config.evaluation.limit,
+    )
+
+
+def detect(predictor: Predictor, batches: Iterable[tuple[Batch, Targets]]) -> list[Row]:
+    """Detections of all images as rows of COCO's results format, in the order of the batches."""
+    rows: list[Row] = []
+    for batch, _ in batches:
+        for image_id, detections in zip(batch.image_ids, predictor.detect(batch), strict=True):
+            rows += detections.to_coco(image_id)
+    return rows
+
+
+def detect_all(predictor: Predictor, dataset: Dataset, world: World) -> list[Row]:
+    """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
+    with explained():
+        rows = detect(predictor, evaluation_images(predictor, dataset, world))
+    return coco.sort_results([row for part in world.gather(rows) for row in part])
+
+
+def score(
+    predictor: Predictor,
+    dataset: Dataset,
+    world: World,
+    *,
+    folder: RunFolder | None = None,
+    calibrator: Calibrator | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """COCO metrics of a model on a data set, the same on every rank, with the seconds they took.
+
+    Written with the detections to metrics.json and detections.json where a folder is given; of an
+    analysis, the pictures too, and it has intervals only then, since they take the most time.
+    calibrator: maps the scores first. seed: of the intervals.
+    """
+    began = time.perf_counter()
+    rows = detect_all(predictor, dataset, world)
+    config = predictor.config.evaluation
+    metrics: dict[str, Any] = {}
+    if world.is_main:
+        annotations = first(dataset.annotations, config.limit)
+        truth = coco.ground_truth(annotations)
+        if calibrator is not None:
+            rows = coco.sort_results(rescored(rows, calibrator, annotations.category_ids))
+        metrics = measure(truth, rows, config, with_intervals=folder is not None, seed=seed)
+        if folder is not None:
+            index = {int(image_id): i for i, image_id in enumerate(dataset.annotations.image_ids)}
+            write_pictures(truth, rows, metrics, config, folder, lambda i: dataset.image(index[i]))
+        metrics["seconds"] = time.perf_counter() - began
+        if folder is not None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.detections.write_text(json.dumps(rows))
+            write_metrics(folder.metrics, metrics)
+    return world.broadcast(metrics)
+
+
+def measure(
+    truth: Truth,
+    rows: list[Row],
+    config: EvaluationConfig,
+    *,
+    with_intervals: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """COCO's numbers, with `analysis` where the config asks for it."""
+    metrics = coco.evaluate(truth, rows, evaluator=config.evaluator)
+    if config.analysis:
+        draws = config.draws if with_intervals else 0
+        report = analyse(truth, rows, draws=draws, seed=seed, top=max(config.worst, 5))
+        metrics["analysis"] = report.to_dict()
+    return metrics
+
+
+def write_pictures(
+    truth: Truth,
+    rows: list[Row],
+    metrics: dict[str, Any],
+    config: EvaluationConfig,
+    folder: RunFolder,
+    pixels: Pixels | None,
+) -> None:
+    """Those of the analysis, where there is one and pictures are wanted.
+
+    pixels: image id to (H, W, 3) pixels; None: the images are not there to be drawn on.
+    """
+    if "analysis" not in metrics or not config.pictures:
+        return
+    write_figures(metrics["analysis"], folder.figures)
+    if pixels is not None:
+        write_worst(metrics["analysis"], truth, rows, pixels, folder.worst, config.worst)
+
+
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """metrics.json."""
+    path.write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+def first(annotations: Annotations, limit: int | None) -> Annotations:
+    """Those of the first images by id."""
+    return annotations if limit is None else annotations.select(range(min(limit, len(annotations))))

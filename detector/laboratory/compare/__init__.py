@@ -1,0 +1,1 @@
+"""Several losses under the same conditions, and a verdict."""

@@ -1,0 +1,1 @@
+"""What makes a pyramid of feature maps."""

@@ -1,0 +1,1 @@
+"""What changes the weights: optimizers, schedules of the rate, averaged weights."""

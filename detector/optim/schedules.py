@@ -1,0 +1,84 @@
+"""Learning-rate schedules: pure functions of the step, so that a checkpoint need not save them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from detector.config.registry import SCHEDULES
+from detector.config.schema import require
+
+
+class Schedule(ABC):
+    """A factor in [0, 1] on the optimizer's rate."""
+
+    @abstractmethod
+    def __call__(self, step: int, num_steps: int) -> float:
+        """The factor of step 0, 1, ..., num_steps - 1."""
+
+
+def warm_up(step: int, warmup_steps: float, start: float) -> float:
+    """A line from `start` at step 0 to 1 at `warmup_steps`, 1 afterwards."""
+    if step >= warmup_steps:
+        return 1.0
+    return start + (1 - start) * step / warmup_steps
+
+
+def _require_warm_up(share: float, start: float) -> None:
+    require(0 <= share < 1, f"warmup_share: {share} given, 0 to below 1 is allowed")
+    require(0 <= start <= 1, f"warmup_start: {start} given, 0 to 1 is allowed")
+
+
+@SCHEDULES.register("cosine")
+class Cosine(Schedule):
+    """Warm-up, then half a cosine from 1 to `final` at the last step.
+
+    warmup_share: share of the run. Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
+    """
+
+    def __init__(
+        self, *, warmup_share: float = 0.1, warmup_start: float = 0.04, final: float = 0.0
+    ) -> None:
+        _require_warm_up(warmup_share, warmup_start)
+        require(0 <= final <= 1, f"final: {final} given, 0 to 1 is allowed")
+        self.warmup_share = warmup_share
+        self.warmup_start = warmup_start
+        self.final = final
+
+    def __call__(self, step: int, num_steps: int) -> float:
+        warmup_steps = self.warmup_share * num_steps
+        if step < warmup_steps:
+            return warm_up(step, warmup_steps, self.warmup_start)
+        progress = (step - warmup_steps) / max(1.0, num_steps - warmup_steps)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@SCHEDULES.register("multistep")
+class MultiStep(Schedule):
+    """Warm-up, then the rate falls by `gamma` at each milestone, a share of the run.
+
+    The defaults are RetinaNet's: a tenth at 60,000 and at 80,000 of 90,000 steps (section 4.1).
+    """
+
+    def __init__(
+        self,
+        *,
+        milestones: tuple[float, ...] = (2 / 3, 8 / 9),
+        gamma: float = 0.1,
+        warmup_share: float = 0.01,
+        warmup_start: float = 0.001,
+    ) -> None:
+        _require_warm_up(warmup_share, warmup_start)
+        require(0 < gamma <= 1, f"gamma: {gamma} given, above 0 and at most 1 is allowed")
+        require(
+            all(0 < m < 1 for m in milestones),
+            f"milestones: {list(milestones)} given, shares above 0 and below 1 are allowed",
+        )
+        self.milestones = milestones
+        self.gamma = gamma
+        self.warmup_share = warmup_share
+        self.warmup_start = warmup_start
+
+    def __call__(self, step: int, num_steps: int) -> float:
+        passed = sum(step >= round(m * num_steps) for m in self.milestones)
+        return warm_up(step, self.warmup_share * num_steps, self.warmup_start) * self.gamma**passed

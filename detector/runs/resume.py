@@ -1,0 +1,168 @@
+"""What a run goes on from, and whether it may."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detector
+from detector.config import Config
+from detector.runtime.distributed import World
+from detector.runs import status
+from detector.runs.checkpoint import FORMAT_VERSION, TEMPORARY, load
+from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
+from detector.errors import ConfigError
+
+MAY_DIFFER = ("steps", "epochs", "optim.lr", "schedule.", "clip", "ema.decay")
+"""Keys, or beginnings of keys, that a run may go on with others of where its checkpoint is named:
+it trains longer or slower from there. All others make the saved weights something else.
+"""
+
+
+DEFAULTS = {
+    field.name: field.default
+    for field in fields(Config)
+    if field.default is None or isinstance(field.default, bool | int | float | str)
+}
+"""What a checkpoint means that was written before a key existed."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """folder: of the run. source: the checkpoint to go on from, if any. notes: what to tell."""
+
+    folder: RunFolder
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_folder(
+    config: Config, plain: dict[str, Any], world: World
+) -> tuple[Opened, dict[str, Any] | None]:
+    """The run's folder, and the content of the checkpoint to go on from, if any.
+
+    The main process decides. `resume=auto` takes the newest checkpoint that is not damaged, and
+    sets a damaged last.pt aside. Raises ConfigError where the folder holds a run that is not gone
+    on with, unless `overwrite=true` is given, where another process is at work in it, where it
+    cannot be written, where no checkpoint of it can be read, or where the checkpoint was made with
+    another config; names the keys that differ.
+    """
+    opened = world.from_main(lambda: _open(config, plain))
+    return opened, None if opened.source is None else load(opened.source)
+
+
+def _open(config: Config, plain: dict[str, Any]) -> Opened:
+    folder = RunFolder(_path(config, plain))
+    folder.require_writable()
+    if status.is_busy(folder.status):
+        pid = folder.read_status()["process"]["pid"]
+        raise ConfigError(f"output_dir: {folder.path} is in use by process {pid} of this machine")
+    for left in folder.last.parent.glob(f"*{TEMPORARY}"):  # of a save that was killed
+        left.unlink()
+    notes: list[str] = []
+    if config.resume == "auto":
+        source, content = _newest(folder, notes)
+    elif config.resume is None:
+        source, content = None, None
+    else:
+        source = Path(config.resume)
+        content = load(source)
+    if source is not None and content is not None:
+        notes.insert(0, f"goes on from {source}, step {content['step']}")
+        is_named = config.resume != "auto"
+        notes += _compare(content, plain, str(source), is_named=is_named)
+    goes_on = config.resume == "auto" or (source is not None and folder.owns(source))
+    if folder.holds_a_run() and not goes_on:
+        if not config.overwrite:
+            raise ConfigError(
+                f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
+                "overwrite=true replaces it"
+            )
+        folder.clear()
+    return Opened(folder, source, tuple(notes))
+
+
+def _newest(folder: RunFolder, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
+    """The newest checkpoint that can be read; best.pt only where no other can."""
+    found = [p for p in (folder.last, *folder.older(), folder.best) if p.exists()]
+    for path in found:
+        try:
+            content = load(path)
+        except ConfigError as error:
+            notes.append(f"{error}; the one before it is taken")
+            continue
+        if path != folder.last and folder.last.exists():
+            os.replace(folder.last, folder.last.with_suffix(".damaged"))
+        return path, content
+    if found:
+        raise ConfigError(
+            f"resume: {folder.path} has no checkpoint that can be read ({notes[0]}); "
+            "overwrite=true begins anew"
+        )
+    return None, None
+
+
+def _path(config: Config, plain: dict[str, Any]) -> Path:
+    """As given, else the run folder in which the resumed checkpoint lies, else the default."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    if config.resume not in (None, "auto"):
+        parent = Path(config.resume).absolute().parent
+        if parent.name == CHECKPOINTS:
+            return parent.parent
+    return default_path(config, plain)
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """'key: saved -> given' for each key that changes what is learned."""
+    old, new = (_flat(learned(DEFAULTS | plain)) for plain in (saved, given))
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _compare(
+    checkpoint: dict[str, Any], plain: dict[str, Any], path: str, *, is_named: bool
+) -> list[str]:
+    """What differs and may. Raises ConfigError for what may not. is_named: by `resume=PATH`."""
+    if checkpoint["format_version"] != FORMAT_VERSION:
+        raise ConfigError(
+            f"resume: {path} has format {checkpoint['format_version']}, to go on "
+            f"{FORMAT_VERSION} is needed; weights={path} starts from its weights"
+        )
+    saved = checkpoint["config"]
+    given = dict(plain)
+    if given.get("prior") == "from_data":
+        given["prior"] = saved.get("prior")  # the number that was found when the run began
+    changed = differences(saved, given)
+    refused = [line for line in changed if not (is_named and line.startswith(MAY_DIFFER))]
+    if refused:
+        raise ConfigError(f"resume: {path} was made with another config: {'; '.join(refused)}")
+    notes = [f"another config from here on: {'; '.join(changed)}"] if changed else []
+    return notes + other_versions(checkpoint)
+
+
+def other_versions(checkpoint: dict[str, Any]) -> list[str]:
+    """A line where a checkpoint was written by other versions: it goes on, but not to the bit."""
+    now = {"detector_version": detector.__version__, "torch_version": str(torch.__version__)}
+    changed = [
+        f"{key.removesuffix('_version')} {checkpoint[key]} -> {value}"
+        for key, value in now.items()
+        if checkpoint.get(key, value) != value
+    ]
+    return [f"other versions from here on: {', '.join(changed)}"] if changed else []
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: list(value) if isinstance(value, tuple) else value}
+    pairs: dict[str, Any] = {}
+    for key, inner in value.items():
+        pairs |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return pairs

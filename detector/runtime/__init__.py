@@ -1,0 +1,1 @@
+"""The machine: processes, number formats, memory, clocks, signals."""

@@ -1,0 +1,204 @@
+"""What a run says: a bar on a terminal, plain lines elsewhere, JSON and TensorBoard on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from detector.analysis.report import Report
+from detector.criterion.initial_loss import describe
+from detector.inference import pictures as figures
+from detector.runs import status
+from detector.runs.checkpoint import write_atomically
+from detector.runs.run_folder import RunFolder
+from detector.training import panels
+from detector.training.setup import Setup, State
+
+MAX_WAITING = 0.25
+"""Share of the time that a step may wait for data before the run says so."""
+
+
+class Log:
+    """Writes for the main process; the others get `Silent`."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        num_steps: int,
+        start_step: int,
+        tensorboard: bool,
+        *,
+        evaluated: int | None = None,
+    ) -> None:
+        """evaluated: the step whose weights were scored last; None: none is to be made again."""
+        self._folder = folder
+        self._num_steps = num_steps
+        self._began = self._beat = time.perf_counter()
+        self._evaluating = 0.0
+        folder.write_status("running", step=start_step, steps=num_steps)
+        _keep_lines(folder.log, start_step)
+        _keep_lines(folder.evaluations, start_step if evaluated is None else evaluated)
+        self._last = (time.perf_counter(), start_step)
+        self._waiting: list[float] = []
+        self._has_warned = False
+        self._bar = _bar(num_steps, start_step) if sys.stderr.isatty() else None
+        self._writer = _summary_writer(folder.tensorboard, start_step) if tensorboard else None
+
+    def say(self, text: str) -> None:
+        """A line for the reader."""
+        tqdm.write(text) if self._bar is not None else print(text, flush=True)
+
+    def restart_clock(self, step: int) -> None:
+        """What was done until now, such as an evaluation, does not count as training time."""
+        self._last = (time.perf_counter(), step)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def initial(self, expected: dict[str, float], measured: dict[str, float]) -> None:
+        """The terms of the first step as expected and as measured."""
+        self.say(describe(expected, measured))
+        record = {"foretold": expected, "measured": measured}
+        self._folder.initial.write_text(json.dumps(record, indent=1) + "\n")
+
+    def step(self, step: int, values: dict[str, float], batch_size: int) -> None:
+        """The facts of the step just done, the `step`-th (1, 2, ...)."""
+        now = time.perf_counter()
+        seconds = (now - self._last[0]) / max(1, step - self._last[1])
+        self._last = (now, step)
+        if now - self._beat > status.BEAT:
+            self._beat = now
+            self._folder.write_status("running", step=step, steps=self._num_steps)
+        line = {"step": step, **values, "images_per_second": batch_size / seconds}
+        self._warn_of_waiting(values.get("seconds_data", 0.0) / seconds, step)
+        _append(self._folder.log, line)
+        self._scalars(step, {f"train/{key}": value for key, value in line.items() if key != "step"})
+        text = _terms(line)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            eta = tqdm.format_interval(seconds * (self._num_steps - step))
+            print(f"step {step}/{self._num_steps}  {text}  eta {eta}", flush=True)
+
+    def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
+        """The metrics of an evaluation after `step` steps; pictures of an analysis too."""
+        analysis = metrics.get("analysis")
+        found = {key: value for key, value in metrics.items() if key != "analysis"}
+        numbers = {k: v for k, v in found.items() if isinstance(v, float)}
+        numbers |= {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
+        if analysis is not None:
+            found["analysis"] = Report(**analysis).scalars()
+            numbers |= found["analysis"]
+        if "seconds" in metrics:
+            numbers["share_of_time"] = self._say_share(step, metrics["seconds"])
+        _append(self._folder.evaluations, {"step": step, **found})
+        self._scalars(step, {f"val/{key}": value for key, value in numbers.items()})
+        if analysis is not None and self._writer is not None:
+            figures.show(self._writer, analysis, step)
+
+    def _say_share(self, step: int, seconds: float) -> float:
+        """Evaluation's share of the time since this log began, this one included."""
+        self._evaluating += seconds
+        share = self._evaluating / max(time.perf_counter() - self._began, self._evaluating)
+        self.say(f"step {step}: evaluated in {seconds:.1f} s; {share:.1%} of the time so far")
+        return share
+
+    def panels(self, setup: Setup, state: State) -> None:
+        """What the evaluated model makes of a few images, for TensorBoard alone."""
+        if self._writer is not None:
+            panels.write(self._writer, setup, state)
+
+    def _warn_of_waiting(self, share: float, step: int) -> None:
+        """Says once that the loader is the bottleneck; the first line waits for its start."""
+        self._waiting.append(share)
+        recent = self._waiting[1:]
+        if len(recent) >= 3 and not self._has_warned and min(recent[-3:]) > MAX_WAITING:
+            self._has_warned = True
+            self.say(
+                f"step {step}: {share:.0%} of the time waits for data; loader.num_workers more, "
+                "smaller images, or a faster disk"
+            )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, step)
+
+
+def _terms(line: dict[str, float]) -> str:
+    losses = [f"{k.removeprefix('loss_')} {v:.4g}" for k, v in line.items() if k.startswith("loss")]
+    rest = (
+        f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  "
+        f"{line['images_per_second']:.1f} img/s  {line['memory_gb']:.2f} GB"
+    )
+    return "  ".join([*losses, rest])
+
+
+def _bar(num_steps: int, start_step: int) -> tqdm[Any]:
+    return tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
+
+
+def _summary_writer(folder: Path, start_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+
+    # TensorBoard drops what an earlier, broken run wrote from `purge_step` on.
+    return SummaryWriter(str(folder), purge_step=start_step + 1)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line of JSON, which has no word for nan and inf: they become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in line.items()
+    }
+    with open(path, "a") as file:
+        file.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def _keep_lines(path: Path, step: int) -> None:
+    """Drops lines of steps that a resumed run will make again, and a line cut off by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["step"] <= step:
+            kept.append(text + "\n")
+    write_atomically(path, "".join(kept).encode())
+
+
+class Silent:
+    """The log of a process that is not the main one."""
+
+    def say(self, text: str) -> None: ...
+
+    def restart_clock(self, step: int) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def initial(self, expected: dict[str, float], measured: dict[str, float]) -> None: ...
+
+    def step(self, step: int, values: dict[str, float], batch_size: int) -> None: ...
+
+    def evaluation(self, step: int, metrics: dict[str, Any]) -> None: ...
+
+    def panels(self, setup: Setup, state: State) -> None: ...
+
+    def close(self) -> None: ...

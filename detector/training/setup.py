@@ -1,0 +1,275 @@
+"""From a config to the parts of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from detector.config import Config
+from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SCHEDULES
+from detector.config.schema import require
+from detector.criterion import Criterion, build_criterion, check_criterion
+from detector.data.loader import evaluation_batches
+from detector.data.readers.base import Dataset
+from detector.data.transforms import Augmentation
+from detector.errors import ConfigError, DataError
+from detector.inference.predictor import Predictor
+from detector.layouts import Layout
+from detector.matchers.base import Matcher
+from detector.models.anchors import AnchorGenerator
+from detector.models.detector import Detector, build_detector
+from detector.optim.ema import EMA
+from detector.optim.schedules import Schedule
+from detector.runtime.distributed import World
+from detector.runtime.precision import Precision, choose, prepare
+from detector.training.weights import start_from
+
+PRIOR_IMAGES = 500
+"""Images from which `prior=from_data` is estimated."""
+
+
+@dataclass
+class State:
+    """Everything that changes while training: exactly what a checkpoint saves.
+
+    No random state, no scheduler, no loader: draws are keyed by (seed, epoch, image), rates are
+    functions of the step.
+    """
+
+    model: Detector
+    ema: EMA[Detector] | None
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # type: ignore[name-defined]
+    step: int = 0
+    best_metric: float = -1.0
+    evaluated: int = 0
+    """The step whose weights were scored last."""
+    images: str = ""
+    """What the steps were made of: a chain over image ids and random keys, in their order."""
+    skipped: int = 0
+    """Steps whose gradient was not finite, and which changed no weight."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors."""
+        return {
+            "step": self.step,
+            "best_metric": self.best_metric,
+            "evaluated": self.evaluated,
+            "images": self.images,
+            "skipped": self.skipped,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to a saved state, to the bit."""
+        self.step = state["step"]
+        self.best_metric = state["best_metric"]
+        self.evaluated = state["evaluated"]
+        self.images = state.get("images", "")  # of older versions: unknown
+        self.skipped = state.get("skipped", 0)
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    @property
+    def evaluated_model(self) -> Detector:
+        """The model that is scored: averaged weights where there are any."""
+        return self.model if self.ema is None else self.ema.model
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The fixed parts of a run."""
+
+    config: Config
+    plain: dict[str, Any]
+    world: World
+    precision: Precision
+    train_set: Dataset
+    val_set: Dataset
+    augment: Augmentation
+    learning_rate: float
+    schedule: Schedule
+    num_steps: int
+    micro_batch: int
+    """Images that one device holds at a time; `accumulation` of them make its share of a step."""
+    accumulation: int
+
+
+def predictor_of(setup: Setup, state: State) -> Predictor:
+    """The model of the run as it is scored at this moment; its weights go on changing."""
+    annotations = setup.val_set.annotations
+    return Predictor(
+        state.evaluated_model,
+        state.criterion.layout,
+        setup.config,
+        classes=annotations.classes,
+        category_ids=annotations.category_ids,
+        device=setup.world.device,
+        precision=setup.precision,
+        augment=setup.augment,
+    )
+
+
+def build(
+    config: Config,
+    plain: dict[str, Any],
+    world: World,
+    sets: tuple[Dataset, Dataset] | None = None,
+) -> tuple[Setup, State]:
+    """All parts of a run. Raises ConfigError or DataError before anything is trained.
+
+    sets: the train and the val split; None: those of the config.
+    """
+    micro_batch, accumulation = split_batch(config, world.size)
+    precision = choose(config.precision, world.device)
+    # Before the data, which may take a while to read: a wrong option is answered at once.
+    augment = AUGMENTATIONS.build(config.augment)
+    check_criterion(config)
+    optimizer = OPTIMIZERS.build(config.optim)
+    schedule = SCHEDULES.build(config.schedule)
+    anchors = AnchorGenerator(config.model.anchors)
+    if sets is None:
+        reader = DATASETS.build(config.data)
+        sets = reader.read("train"), reader.read("val")
+    train_set, val_set = sets
+    require_same_classes(train_set, val_set)
+    criterion = build_criterion(config, train_set.annotations, world)
+    layout = criterion.layout
+    prior = config.prior
+    if prior == "from_data":
+        prior = estimate_prior(train_set, augment, anchors, criterion.matcher, layout)
+    postprocess = config.model.postprocess.resolve(prior, foreground_outputs(layout))
+    config = replace(config, model=replace(config.model, postprocess=postprocess))
+    torch.manual_seed(config.seed)
+    pretrained = config.weights is None
+    model = build_detector(config.backbone, config.model, layout, prior, pretrained=pretrained)
+    if config.weights is not None:
+        names = train_set.annotations.classes
+        loaded = start_from(config.weights, model, config, layout, names)
+        if world.is_main:
+            print(loaded, flush=True)
+    model = synchronized(model, config, world)
+    model = prepare(model, precision, world.device, channels_last=config.channels_last)
+    setup = Setup(
+        config=config,
+        plain=with_numbers(plain, prior, postprocess.score_threshold),
+        world=world,
+        precision=precision,
+        train_set=train_set,
+        val_set=val_set,
+        augment=augment,
+        learning_rate=optimizer.lr,
+        schedule=schedule,
+        num_steps=count_steps(config, len(train_set)),
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+    )
+    state = State(
+        model=model,
+        ema=EMA(model, config.ema) if config.ema.enabled else None,
+        criterion=criterion,
+        optimizer=optimizer.build(model),
+        scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
+    )
+    return setup, state
+
+
+def synchronized(model: Detector, config: Config, world: World) -> Detector:
+    """The model with batch norm over the images of all GPUs, where `sync_batchnorm` asks for it.
+
+    Raises ConfigError where there is no live batch norm, or no GPU: torch has it for those alone.
+    """
+    if not config.sync_batchnorm:
+        return model
+    is_live = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    require(is_live, "sync_batchnorm: true given, but the model has no live batch norm")
+    is_gpu = world.device.type == "cuda"
+    require(is_gpu, f"sync_batchnorm: true given, but device is {world.device}; a GPU is needed")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world.size > 1 else model  # type: ignore[return-value]
+
+
+def split_batch(config: Config, world_size: int) -> tuple[int, int]:
+    """(images a device holds at a time, times it does so in a step). Raises ConfigError."""
+    if config.batch_size % world_size:
+        raise ConfigError(
+            f"batch_size: {config.batch_size} given, a multiple of {world_size} processes is needed"
+        )
+    share = config.batch_size // world_size
+    micro_batch = config.micro_batch or share
+    if share % micro_batch:
+        raise ConfigError(
+            f"micro_batch: {micro_batch} given, a divisor of {share} "
+            f"(batch_size {config.batch_size} / {world_size} processes) is needed"
+        )
+    return micro_batch, share // micro_batch
+
+
+def count_steps(config: Config, num_images: int) -> int:
+    """Optimizer steps of the run: as given, or those that see each image `epochs` times."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return max(1, math.ceil(config.epochs * num_images / config.batch_size))
+
+
+def require_same_classes(train_set: Dataset, val_set: Dataset) -> None:
+    """Raises DataError where the two splits do not have the same classes under the same ids."""
+    train, val = train_set.annotations, val_set.annotations
+    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
+        raise DataError(
+            f"{val_set.name}: classes {list(val.classes)} (ids {list(val.category_ids)}), but "
+            f"{train_set.name} has {list(train.classes)} (ids {list(train.category_ids)})"
+        )
+
+
+def estimate_prior(
+    dataset: Dataset,
+    augment: Augmentation,
+    anchors: AnchorGenerator,
+    matcher: Matcher,
+    layout: Layout,
+) -> float:
+    """The share of positives among the outputs that `layout.foreground` speaks of.
+
+    Positives / (anchors that count x outputs): the bias at which the first predictions are right
+    on average. Chen et al. 2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868.
+    Raises DataError where no anchor has an object.
+    """
+    outputs = foreground_outputs(layout)
+    positives = total = 0
+    batches = evaluation_batches(dataset, augment, images_per_group=8, limit=PRIOR_IMAGES)
+    for batch, targets in batches:
+        height, width = batch.images.shape[-2:]
+        matches = matcher(anchors.for_image(height, width), targets, None)
+        positives += int(matches.foreground.sum())
+        total += int(matches.valid.sum()) * outputs
+    if positives == 0:
+        raise DataError("prior: from_data given, but no anchor has an object; give a number")
+    return positives / total
+
+
+def foreground_outputs(layout: Layout) -> int:
+    """Outputs of an anchor that each begin at the prior: K or 1."""
+    return layout.foreground(layout.initial_bias(0.5)).shape[-1]
+
+
+def with_numbers(plain: dict[str, Any], prior: float, score_threshold: Any) -> dict[str, Any]:
+    """The config to be saved, with numbers where it said that they come from the data."""
+    result = {**plain, "prior": prior}
+    if plain.get("model", {}).get("postprocess", {}).get("score_threshold") == "from_prior":
+        postprocess = {**plain["model"]["postprocess"], "score_threshold": score_threshold}
+        result["model"] = {**plain["model"], "postprocess": postprocess}
+    return result

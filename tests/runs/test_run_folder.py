@@ -1,0 +1,48 @@
+"""Names, and what a folder allows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detector.config import from_plain
+from detector.runs.run_folder import (
+    RunFolder,
+    config_hash,
+    default_path,
+)
+from tests.training.tiny import tiny
+
+
+def test_the_name_tells_loss_data_and_config(tmp_path: Path) -> None:
+    plain = tiny(tmp_path)
+    path = default_path(from_plain(plain), plain)
+    assert path.parts[0] == "runs"
+    assert path.name == f"focal-generated-{config_hash(plain)}"
+
+
+def test_the_hash_follows_what_is_learned_and_nothing_else(tmp_path: Path) -> None:
+    plain = tiny(tmp_path)
+    same = tiny(tmp_path / "elsewhere", log_every=3, save_every=7, loader={"num_workers": 3})
+    assert config_hash(plain) == config_hash(same)
+    assert config_hash(plain) != config_hash({**plain, "seed": 1})
+
+
+def test_clearing_removes_only_what_a_run_writes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.last.parent.mkdir()
+    folder.last.touch()
+    folder.config.touch()
+    (tmp_path / "notes.txt").touch()
+    folder.clear()
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_status_is_one_json_object(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status("failed", step=3, message='"quoted"')
+    assert json.loads(folder.status.read_text()) == {
+        "state": "failed",
+        "step": 3,
+        "message": '"quoted"',
+    }

@@ -1,0 +1,42 @@
+"""What `tools/benchmark.py` and `tools/benchmark_page.py` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from benchmarking.options import BenchmarkConfig, BenchmarkPageConfig
+from detector.cli.options import checked, start
+from detector.config import check_parts, schema
+from detector.config.compose import plain_values
+from detector.config.schema import require
+
+
+def benchmark(node: DictConfig) -> None:
+    """Both take turns in this process; prints a table and writes JSON where a file is given."""
+    train = plain_values(node)
+    options = schema.build(BenchmarkConfig, {**train.pop("benchmark"), "train": train})
+    require(options.train.prior != "from_data", "prior: from_data given, a number is needed here")
+    start(options.train.plugins)
+    check_parts(options.train)
+
+    from benchmarking.report import table, write
+    from benchmarking.timing import compare
+    from detector.runtime import distributed
+
+    result = compare(options, train, distributed.start(options.train.device))
+    print(table(result))
+    if options.output is not None:
+        write(result, options.output)
+        print(f"written: {options.output}")
+
+
+def benchmark_page(node: DictConfig) -> None:
+    """Writes Markdown beside the folder, under its name."""
+    from benchmarking.report import page
+
+    folder = Path(checked(BenchmarkPageConfig, node).folder)
+    target = folder.with_suffix(".md")
+    target.write_text(page(folder))
+    print(f"written: {target}")
