@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.readers.base import Dataset
+from detector.data.resizing import padded_size
 from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Augmentation, Sample
 from detector.data.workers import Batches
 from detector.errors import UserError
 from detector.structures import BACKGROUND, Batch, Targets
-
-STRIDE = 32
-"""Sides of a batch are multiples of it, so that each stage of a backbone halves them exactly."""
 
 Item = tuple[Sample, int, int]
 """A sample, its image id, its key."""
@@ -136,11 +134,11 @@ def read_sample(dataset: Dataset, index: int) -> Sample:
 
 
 def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
-    """A batch of samples, images padded right and bottom with 0 to multiples of STRIDE."""
+    """A batch of samples, images padded right and bottom with 0, see `padded_size`."""
     samples = [sample for sample, _, _ in items]
     image_ids = tuple(image_id for _, image_id, _ in items)
     sizes = torch.tensor([sample.image.shape[:2] for sample in samples])
-    height, width = (-(-int(side) // STRIDE) * STRIDE for side in sizes.amax(0))
+    height, width = padded_size(sizes.tolist())
     is_whole = all(sample.image.dtype == np.uint8 for sample in samples)
     dtype = torch.uint8 if is_whole else torch.float32
     images = torch.zeros(len(items), 3, height, width, dtype=dtype)

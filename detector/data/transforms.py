@@ -7,21 +7,25 @@ from one key: the same in any process, in any order.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import albumentations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from detector.data.resizing import (
+    Interpolation,
+    SizeRounding,
+    averages,
+    require_sizes,
+    resize_by_pillow,
+    target_size,
+)
 from detector.config.registry import AUGMENTATIONS
 from detector.config.schema import require
-
-Interpolation = Literal["area", "linear", "torch", "pillow"]
 
 MIN_SIDE = 1.0
 """Pixels; a box with a shorter side is not trained on: no pixel shows the object."""
@@ -73,8 +77,7 @@ class Albumentations(Augmentation):
 
     min_size: the shorter side becomes this many pixels, unless the longer would exceed max_size,
     which then decides; max_size alone sets the longer side; null for both leaves images alone.
-    interpolation: how, see `resize_image`. size_rounding: a side that is no whole number of pixels
-    becomes the nearest one, or the one below (floor, torchvision).
+    interpolation, size_rounding: how, see `detector/data/resizing.py`.
     horizontal_flip: probability. scale_jitter: a factor on the size, drawn evenly in its logarithm;
     what exceeds the size without jitter is cropped away at a random place. color: probability of
     a jitter of brightness, contrast and saturation by up to 30 % and of hue by 0.02 turns.
@@ -88,7 +91,7 @@ class Albumentations(Augmentation):
         min_size: int | None = None,
         max_size: int | None = None,
         interpolation: Interpolation = "area",
-        size_rounding: Literal["nearest", "floor"] = "nearest",
+        size_rounding: SizeRounding = "nearest",
         horizontal_flip: float = 0.5,
         scale_jitter: tuple[float, float] = (1.0, 1.0),
         color: float = 0.0,
@@ -108,7 +111,7 @@ class Albumentations(Augmentation):
         )
         self.min_size, self.max_size = min_size, max_size
         self.interpolation: Interpolation = interpolation
-        self.half = 0.5 if size_rounding == "nearest" else 0.0
+        self.size_rounding: SizeRounding = size_rounding
         self.scale_jitter, self.min_visible = scale_jitter, min_visible
         self.flip = _flip(horizontal_flip) if horizontal_flip > 0 else None
         self.color = _color(color) if color > 0 else None
@@ -133,17 +136,14 @@ class Albumentations(Augmentation):
         return _select(result, np.all(result.boxes[:, 2:] > result.boxes[:, :2], axis=1))
 
     def target_size(self, image: NDArray[Any], factor: float) -> tuple[int, int]:
-        """(height, width) of the resized image, rounded half up or down, at least 1 px."""
-        height, width = image.shape[:2]
-        short, long = min(height, width), max(height, width)
-        scale = 1.0
-        if self.min_size is not None:
-            scale = self.min_size / short
-        if self.max_size is not None and (self.min_size is None or long * scale > self.max_size):
-            scale = self.max_size / long
-        scale *= factor
-        sides = [max(1, math.floor(side * scale + self.half)) for side in (height, width)]
-        return sides[0], sides[1]
+        """(height, width) of the resized image. factor: on its sides, before they are rounded."""
+        return target_size(
+            *image.shape[:2],
+            min_size=self.min_size,
+            max_size=self.max_size,
+            size_rounding=self.size_rounding,
+            factor=factor,
+        )
 
     def _jitter(self, draw: float) -> float:
         low, high = self.scale_jitter
@@ -187,22 +187,14 @@ def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation =
 def resize_image(
     image: NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation
 ) -> NDArray[Any]:
-    """The image at (height, width), with pixels as some framework has them.
-
-    area: areas are averaged where it shrinks (no aliasing), else linear. linear: of the four
-    nearest pixels, also where it shrinks (mmdetection). torch: the same, not rounded to whole
-    numbers, so float32 (torchvision). pillow: Pillow's, which averages where it shrinks
-    (detectron2).
-    """
+    """The image at (height, width); what the interpolations do, `Interpolation` says."""
     wanted = (size[1], size[0])
     if interpolation == "pillow":
-        smooth = Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR)
-        return np.array(smooth)  # a copy: its own pixels cannot be written
+        return resize_by_pillow(image, size)
     if interpolation == "torch":
         return cv2.resize(image.astype(np.float32), wanted, interpolation=cv2.INTER_LINEAR)
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    averages = interpolation == "area" and shrinks
-    method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
+    is_averaged = averages((image.shape[0], image.shape[1]), size, interpolation)
+    method = cv2.INTER_AREA if is_averaged else cv2.INTER_LINEAR
     return cv2.resize(image, wanted, interpolation=method)
 
 
@@ -263,12 +255,7 @@ def _seed(key: int, purpose: int) -> int:
 def _require_options(
     min_size: int | None, max_size: int | None, scale_jitter: tuple[float, float]
 ) -> None:
-    for key, value in (("min_size", min_size), ("max_size", max_size)):
-        require(value is None or value > 0, f"{key}: {value} given, above 0 or null is allowed")
-    require(
-        min_size is None or max_size is None or min_size <= max_size,
-        f"max_size: {max_size} given, at least min_size = {min_size} is needed",
-    )
+    require_sizes(min_size, max_size)
     low, high = scale_jitter
     require(
         0 < low <= high,
