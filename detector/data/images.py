@@ -79,19 +79,35 @@ def read_pixels(
     Raises DataError naming the file.
     """
     with _opened(path) as image:
+        return pixels_of(image, str(path), max_megapixels, annotated=annotated, key=key)
+
+
+def pixels_of(
+    image: Image.Image,
+    name: str,
+    max_megapixels: float,
+    *,
+    annotated: tuple[int, int] | None = None,
+    key: str = "data.max_megapixels",
+) -> NDArray[np.uint8]:
+    """What `read_pixels` gives for a file, for an image that Pillow has opened already.
+
+    name: how messages call it. Raises DataError.
+    """
+    with _readable(name):
         if image.width * image.height > max_megapixels * 1e6:
             raise DataError(
-                f"{path}: {image.width} x {image.height} pixels, "
+                f"{name}: {image.width} x {image.height} pixels, "
                 f"{key}={max_megapixels:g} are allowed"
             )
         if annotated is not None and (image.height, image.width) != annotated:
             raise DataError(
-                f"{path}: {image.width} x {image.height} pixels (width x height), "
+                f"{name}: {image.width} x {image.height} pixels (width x height), "
                 f"but annotated as {annotated[1]} x {annotated[0]}"
             )
         if image.mode in WIDE_MODES:
             raise DataError(
-                f"{path}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
+                f"{name}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
             )
         return np.array(image.convert("RGB"))
 
@@ -118,15 +134,21 @@ def read_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image of a file, its pixels not yet decoded. Raises DataError naming the file."""
+    with _readable(str(path)), Image.open(path, formats=FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raises DataError with the name of an image for whatever Pillow finds wrong with it."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
+        yield
     except (DataError, MemoryError):
         raise
     # Pillow's decoders raise many kinds for damaged files (OSError, SyntaxError, ValueError, ...).
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as an image: {reason}") from None
+        raise DataError(f"{name}: cannot be read as an image: {reason}") from None
 
 
 def list_images(folder: Path) -> list[str]:
