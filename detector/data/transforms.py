@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.config.registry import AUGMENTATIONS
+from detector.config.schema import require
 from detector.data.resizing import (
     Interpolation,
     SizeRounding,
@@ -24,8 +26,6 @@ from detector.data.resizing import (
     resize_by_pillow,
     target_size,
 )
-from detector.config.registry import AUGMENTATIONS
-from detector.config.schema import require
 
 MIN_SIDE = 1.0
 """Pixels; a box with a shorter side is not trained on: no pixel shows the object."""

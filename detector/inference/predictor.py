@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,11 +25,12 @@ from detector.config.registry import (
     require_known,
 )
 from detector.config.schema import require
-from detector.data.images import read_pixels
 from detector.data.loader import collate
 from detector.data.transforms import Augmentation, without_objects
+from detector.inference import preprocess
 from detector.inference.calibrated import Calibration, calibration_of
 from detector.inference.detections import Detections
+from detector.inference.preprocess import decode
 from detector.layouts import Layout
 from detector.models.detector import Detector, build_detector
 from detector.models.postprocess import postprocess
@@ -39,7 +41,7 @@ from detector.runtime.precision import Precision, choose, prepare
 from detector.runtime.startup import check_versions
 from detector.structures import Batch, DetectionTensors, Predictions, to_device
 
-Source = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+Source = preprocess.Source | Tensor
 """An image: a file's path, a PIL image, (H, W, 3) uint8 RGB, or a (3, H, W) uint8 tensor."""
 
 Threshold = float | Literal["auto"]
@@ -162,7 +164,7 @@ class Predictor:
         calibration = self.require_calibration() if needs_calibration else None
         first = 0.0 if needs_calibration else float(threshold)  # classes or scores change later
         settings = replace(self.config.model.postprocess, score_threshold=first)
-        is_one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor)
+        is_one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray | Tensor)
         every: Sequence[Source] = [images] if is_one else images  # type: ignore[list-item,assignment]
         pixels = [_pixels(image, max_megapixels) for image in every]
         found = self._detect_pixels(pixels, settings, batch_size)
@@ -218,16 +220,7 @@ def _pixels(image: Source, max_megapixels: float) -> NDArray[np.uint8]:
             "torch.uint8 is needed",
         )
         return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-    if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
-    if isinstance(image, np.ndarray):
-        is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        require(
-            is_image,
-            f"image: an array {image.shape} of {image.dtype} given, (H, W, 3) of uint8 is needed",
-        )
-        return image
-    return read_pixels(Path(image), max_megapixels, key="max_megapixels")
+    return decode(image, max_megapixels=max_megapixels)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

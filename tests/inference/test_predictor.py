@@ -120,7 +120,7 @@ def test_what_is_not_stored_cannot_be_asked_for(model: Predictor) -> None:
 
 
 def test_what_is_no_image_is_named(model: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"an array \(64, 64\) of uint8 given"):
+    with pytest.raises(DataError, match=r"array of shape \(64, 64\) and type uint8 given"):
         model(np.zeros((64, 64), np.uint8))
     with pytest.raises(ConfigError, match=r"a tensor \(64, 64, 3\) of torch.uint8 given"):
         model(torch.zeros(64, 64, 3, dtype=torch.uint8))

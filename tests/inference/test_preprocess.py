@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.config.schema import build
 from detector.data.images import read_pixels
 from detector.data.loader import collate
 from detector.data.transforms import Albumentations, Sample
 from detector.errors import ConfigError, DataError
 from detector.inference.preprocess import PreprocessConfig, decode, normalize, preprocess
 from detector.models.detector import PIXEL_MEAN, PIXEL_STD, Detector
-from detector.schema import build
 from detector.structures import Batch
 from tests.data.files import write_image
 
