@@ -19,7 +19,7 @@ from detector.config.schema import require
 from detector.evaluation import coco
 from detector.evaluation.text import aligned, digits
 from detector.inference import anchor_calibration as anchors
-from detector.inference.calibrated import KEY, Calibration, link_of
+from detector.inference.calibrated import Calibration, link_of
 from detector.inference.evaluate import at_root, val_set
 from detector.inference.predictor import config_of, restore
 from detector.inference.score import detect_all, evaluation_images
@@ -96,7 +96,7 @@ def calibrate(
                 predictor, matcher, batches, link, draws=fit.draws, seed=fit.seed
             )
         if world.is_main:
-            write(output, {**saved, KEY: stored.to_dict()}, found)
+            write(output, {**saved, checkpoint.CALIBRATION: stored.to_dict()}, found)
         return found
     finally:
         distributed.stop()

@@ -16,9 +16,7 @@ from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.inference.detections import Detections
 from detector.losses.base import ClassLoss
-
-KEY = "calibration"
-"""Of the checkpoint."""
+from detector.runs.checkpoint import CALIBRATION
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,9 @@ class Calibration:
         }
 
 
-def calibration_of(saved: Mapping[str, Any]) -> Calibration | None:
-    """What a checkpoint holds; None where it holds nothing of the kind."""
-    if KEY not in saved:
-        return None
-    state = saved[KEY]
+def calibration_of(saved: Mapping[str, Any]) -> Calibration:
+    """What a calibrated checkpoint holds."""
+    state = saved[CALIBRATION]
     loss = LOSSES.build(from_plain(saved["config"]).loss, len(saved["classes"]))
     own = state["calibrator"]
     return Calibration(

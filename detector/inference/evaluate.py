@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detector.analysis.report import Report
 from detector.config import Config, EvaluationConfig, Evaluator
 from detector.config import Precision as PrecisionName
 from detector.config.registry import DATASETS
@@ -14,13 +13,14 @@ from detector.data.images import read_pixels, require_folder
 from detector.data.readers.base import Dataset
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
-from detector.inference.pictures import Pixels
 from detector.inference.predictor import config_of, restore
 from detector.inference.score import measure, score, write_metrics, write_pictures
-from detector.plots.style import require_matplotlib
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
+
+if TYPE_CHECKING:
+    from detector.inference.pictures import Pixels
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def report(metrics: dict[str, Any], folder: RunFolder) -> None:
     evaluator = metrics["evaluator"]
     print(f"by {evaluator['name']} {evaluator['version']}, {metrics['images']} images\n")
     if "analysis" in metrics:
+        from detector.analysis.report import Report  # loaded where it is used
+
         print("\n".join(Report(**metrics["analysis"]).table()), end="\n\n")
     names = {"config": folder.config, "log": folder.log, "metrics": folder.metrics}
     names |= {"detections": folder.detections, "last": folder.last, "best": folder.best}
@@ -56,6 +58,8 @@ def report(metrics: dict[str, Any], folder: RunFolder) -> None:
 def require_pictures(config: EvaluationConfig) -> None:
     """Raises ConfigError where pictures are to be drawn at the end and cannot be."""
     if config.analysis and config.pictures:
+        from detector.plots.style import require_matplotlib  # loaded where it is used
+
         require_matplotlib()
 
 

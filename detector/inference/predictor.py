@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -28,18 +28,20 @@ from detector.config.schema import require
 from detector.data.loader import collate
 from detector.data.transforms import Augmentation, without_objects
 from detector.inference import preprocess
-from detector.inference.calibrated import Calibration, calibration_of
 from detector.inference.detections import Detections
 from detector.inference.preprocess import decode
 from detector.layouts import Layout
 from detector.models.detector import Detector, build_detector
 from detector.models.postprocess import postprocess
 from detector.runs import checkpoint
-from detector.runs.checkpoint import weights_to_evaluate
+from detector.runs.checkpoint import CALIBRATION, weights_to_evaluate
 from detector.runtime.distributed import choose_device
 from detector.runtime.precision import Precision, choose, prepare
 from detector.runtime.startup import check_versions
 from detector.structures import Batch, DetectionTensors, Predictions, to_device
+
+if TYPE_CHECKING:
+    from detector.inference.calibrated import Calibration
 
 Source = preprocess.Source | Tensor
 """An image: a file's path, a PIL image, (H, W, 3) uint8 RGB, or a (3, H, W) uint8 tensor."""
@@ -282,6 +284,15 @@ def restore(saved: dict[str, Any], config: Config, path: str, device: torch.devi
         category_ids=saved["category_ids"],
         device=device,
         precision=precision,
-        calibration=calibration_of(saved),
+        calibration=stored_calibration(saved),
         source=path,
     )
+
+
+def stored_calibration(saved: dict[str, Any]) -> Calibration | None:
+    """What `detector calibrate` has stored in a checkpoint, if anything."""
+    if CALIBRATION not in saved:
+        return None
+    from detector.inference.calibrated import calibration_of  # loaded where it is used
+
+    return calibration_of(saved)

@@ -6,22 +6,22 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detector.analysis.analysis import analyse
-from detector.analysis.calibrators import Calibrator
-from detector.analysis.held_out import rescored
 from detector.config import EvaluationConfig
 from detector.data.annotations import Annotations
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.workers import Batches, explained
 from detector.evaluation import coco
-from detector.inference.pictures import Pixels, write_figures, write_worst
 from detector.inference.predictor import Predictor
 from detector.runs.run_folder import RunFolder
 from detector.runtime.distributed import World
 from detector.structures import Batch, Targets
+
+if TYPE_CHECKING:
+    from detector.analysis.calibrators import Calibrator
+    from detector.inference.pictures import Pixels
 
 Row = dict[str, Any]
 Truth = dict[str, list[Row]]
@@ -81,6 +81,8 @@ def score(
         annotations = first(dataset.annotations, config.limit)
         truth = coco.ground_truth(annotations)
         if calibrator is not None:
+            from detector.analysis.held_out import rescored  # analysis is loaded where it is used
+
             rows = coco.sort_results(rescored(rows, calibrator, annotations.category_ids))
         metrics = measure(truth, rows, config, with_intervals=folder is not None, seed=seed)
         if folder is not None:
@@ -105,6 +107,8 @@ def measure(
     """COCO's numbers, with `analysis` where the config asks for it."""
     metrics = coco.evaluate(truth, rows, evaluator=config.evaluator)
     if config.analysis:
+        from detector.analysis.analysis import analyse  # loaded where it is used
+
         draws = config.draws if with_intervals else 0
         report = analyse(truth, rows, draws=draws, seed=seed, top=max(config.worst, 5))
         metrics["analysis"] = report.to_dict()
@@ -125,6 +129,8 @@ def write_pictures(
     """
     if "analysis" not in metrics or not config.pictures:
         return
+    from detector.inference.pictures import write_figures, write_worst  # loaded where it is used
+
     write_figures(metrics["analysis"], folder.figures)
     if pixels is not None:
         write_worst(metrics["analysis"], truth, rows, pixels, folder.worst, config.worst)

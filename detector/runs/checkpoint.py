@@ -29,6 +29,9 @@ the criterion as entries of their own."""
 RENAMED = {"loss": "loss.", "balance": "weighting."}
 """Entries of formats 1 and 2, and what their keys begin with in the entry `criterion` of 3."""
 
+CALIBRATION = "calibration"
+"""The entry of a calibrated checkpoint that `inference.calibrated` reads and writes."""
+
 MARK = b"sha256:"
 DIGITS = 64
 SPARE_BYTES = 2**20

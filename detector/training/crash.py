@@ -13,7 +13,8 @@ from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.structures import Batch, MicroBatches, Targets
 from detector.training import saving
-from detector.training.setup import Setup, State
+from detector.training.setup import Setup
+from detector.training.state import State
 
 BATCH, CHECKPOINT = "batch.json", "checkpoint.pt"
 MOST = 5

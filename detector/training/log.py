@@ -11,14 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from detector.analysis.report import Report
 from detector.criterion.initial_loss import describe
-from detector.inference import pictures as figures
 from detector.runs import status
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
-from detector.training import panels
-from detector.training.setup import Setup, State
+from detector.training.setup import Setup
+from detector.training.state import State
 
 MAX_WAITING = 0.25
 """Share of the time that a step may wait for data before the run says so."""
@@ -95,6 +93,8 @@ class Log:
         numbers = {k: v for k, v in found.items() if isinstance(v, float)}
         numbers |= {f"AP/{k}": v for k, v in metrics["per_class"].items() if v is not None}
         if analysis is not None:
+            from detector.analysis.report import Report  # loaded where it is used
+
             found["analysis"] = Report(**analysis).scalars()
             numbers |= found["analysis"]
         if "seconds" in metrics:
@@ -102,7 +102,9 @@ class Log:
         _append(self._folder.evaluations, {"step": step, **found})
         self._scalars(step, {f"val/{key}": value for key, value in numbers.items()})
         if analysis is not None and self._writer is not None:
-            figures.show(self._writer, analysis, step)
+            from detector.inference import pictures  # loaded where it is used
+
+            pictures.show(self._writer, analysis, step)
 
     def _say_share(self, step: int, seconds: float) -> float:
         """Evaluation's share of the time since this log began, this one included."""
@@ -114,6 +116,8 @@ class Log:
     def panels(self, setup: Setup, state: State) -> None:
         """What the evaluated model makes of a few images, for TensorBoard alone."""
         if self._writer is not None:
+            from detector.training import panels  # loaded where it is used
+
             panels.write(self._writer, setup, state)
 
     def _warn_of_waiting(self, share: float, step: int) -> None:

@@ -17,7 +17,8 @@ from detector.drawing.batches import of_objects, striped
 from detector.drawing.drawing import Mark, captioned, draw, grid
 from detector.drawing.marks import of_detections
 from detector.structures import Batch, Predictions, Targets, to_device
-from detector.training.setup import Setup, State, predictor_of
+from detector.training.setup import Setup, predictor_of
+from detector.training.state import State
 
 NUM_IMAGES = 4
 

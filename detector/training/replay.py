@@ -20,7 +20,8 @@ from detector.runtime.stopwatch import Stopwatch
 from detector.structures import MicroBatches, to_device
 from detector.training import crash
 from detector.training.saving import require_same_data
-from detector.training.setup import Setup, State, build
+from detector.training.setup import Setup, build
+from detector.training.state import State
 from detector.training.train import backward
 
 

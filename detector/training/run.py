@@ -26,7 +26,8 @@ from detector.runtime.precision import processor_name
 from detector.runtime.startup import check_versions
 from detector.training.log import Log, Silent
 from detector.training.saving import require_same_data
-from detector.training.setup import Setup, State, build
+from detector.training.setup import Setup, build
+from detector.training.state import State
 from detector.training.train import train
 
 

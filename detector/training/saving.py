@@ -13,7 +13,8 @@ from detector.errors import ConfigError, DataError, StorageError
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.training.log import Log, Silent
-from detector.training.setup import Setup, State
+from detector.training.setup import Setup
+from detector.training.state import State
 
 
 class Saver:

@@ -7,7 +7,8 @@ import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,13 @@ from detector.runtime.stopwatch import Stopwatch
 from detector.structures import MicroBatches, Predictions, to_device
 from detector.training import crash
 from detector.training.log import Log, Silent
-from detector.training.probe.probe import Probe
-from detector.training.probe.step_record import StepRecord
 from detector.training.saving import Saver
-from detector.training.setup import Setup, State, predictor_of
+from detector.training.setup import Setup, predictor_of
+from detector.training.state import State
+
+if TYPE_CHECKING:
+    from detector.training.probe.probe import Probe
+    from detector.training.probe.step_record import StepRecord
 
 
 def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     stop, saver = StopRequest(), Saver(setup, state, folder, log)
     clock = Stopwatch(world.device, config.profile)
     bad_steps = 0
-    probe = Probe(setup, state, folder.probe) if config.probe.enabled else None
+    probe = start_probe(setup, state, folder.probe) if config.probe.enabled else None
     wrapped.train()
     metrics: dict[str, Any] = {}
     if evaluation_is_due(setup, state):  # stopped between a save and its evaluation
@@ -117,6 +121,13 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         log.say(clock.table())
     saver.require_saved()
     return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
+
+
+def start_probe(setup: Setup, state: State, folder: Path) -> Probe:
+    """What records the run's training into a folder; loaded by the runs that ask for it."""
+    from detector.training.probe.probe import Probe
+
+    return Probe(setup, state, folder)
 
 
 def chained(before: str, micro: MicroBatches) -> str:

@@ -13,7 +13,8 @@ from detector.data.loader import evaluation_batches
 from detector.inference.anchor_calibration import EDGES, LEAST, anchor_calibration, table
 from detector.inference.calibrated import link_of
 from detector.runtime.distributed import World
-from detector.training.setup import Setup, State, build, predictor_of
+from detector.training.setup import Setup, build, predictor_of
+from detector.training.state import State
 from tests.training.tiny import tiny
 
 DRAWS = 50

@@ -14,10 +14,11 @@ from detector.analysis import calibrators
 from detector.config import from_plain
 from detector.config.registry import DATASETS
 from detector.data.export import write_coco
-from detector.inference.calibrated import KEY, Calibration, calibration_of, link_of
+from detector.inference.calibrated import calibration_of, link_of
 from detector.losses.focal import FocalLoss
 from detector.losses.ssd import SSDLoss
 from detector.runs import checkpoint
+from detector.runs.checkpoint import CALIBRATION
 from detector.training.run import run
 from tests.commands import Command, script
 from tests.training.tiny import TINY, tiny
@@ -39,13 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert outcome.code == 0, outcome.err
     (path / "out.txt").write_text(outcome.out)
     return path
-
-
-def calibration_in(saved: dict[str, Any]) -> Calibration:
-    """What a checkpoint holds, which here has to be there."""
-    stored = calibration_of(saved)
-    assert stored is not None
-    return stored
 
 
 def source(folder: Path) -> list[str]:
@@ -93,9 +87,9 @@ def test_the_table_is_printed_with_intervals_thresholds_and_anchors(folder: Path
 def test_the_copy_holds_all_that_the_checkpoint_held_and_the_calibration(folder: Path) -> None:
     before = checkpoint.load(folder / "run" / "checkpoints" / "last.pt")
     after = checkpoint.load(folder / "calibrated.pt")
-    assert set(after) - set(before) == {KEY}
-    assert KEY not in before
-    stored = calibration_in(after)
+    assert set(after) - set(before) == {CALIBRATION}
+    assert CALIBRATION not in before
+    stored = calibration_of(after)
     assert stored.calibrator is not None
     assert (stored.calibrator.kind, stored.calibrator.target) == ("platt", "hit")
     assert set(stored.raw) == set(stored.calibrated) == {"lrp", "f1", "cost"}
@@ -104,7 +98,7 @@ def test_the_copy_holds_all_that_the_checkpoint_held_and_the_calibration(folder:
 def test_predict_maps_scores_by_the_stored_calibrator(command: Command, folder: Path) -> None:
     raw = predictions(command, folder, "threshold=0")
     mapped = predictions(command, folder, "threshold=0", "calibrated=true")
-    stored = calibration_in(checkpoint.load(folder / "calibrated.pt"))
+    stored = calibration_of(checkpoint.load(folder / "calibrated.pt"))
     assert stored.calibrator is not None
     for before, after in zip(raw, mapped, strict=True):
         labels = np.array([i - 1 for i in before["category_ids"]])
@@ -123,7 +117,7 @@ def test_predict_shows_what_the_thresholds_of_each_class_keep(
     argv = [f"calibrated={str(calibrated).lower()}"]
     every = predictions(command, folder, "threshold=0", *argv)
     shown = predictions(command, folder, "threshold=auto", f"operating_point={point}", *argv)
-    stored = calibration_in(checkpoint.load(folder / "calibrated.pt"))
+    stored = calibration_of(checkpoint.load(folder / "calibrated.pt"))
     points = (stored.calibrated if calibrated else stored.raw)[point]
     limits = [np.inf if limit is None else limit for limit in points.thresholds]
     for all_of_it, part in zip(every, shown, strict=True):
@@ -168,7 +162,7 @@ def test_each_method_can_be_stored_and_read(command: Command, folder: Path, meth
     argv = [*source(folder), "output=other.pt", f"method={method}", "draws=0"]
     outcome = command("calibrate", *argv)
     assert (outcome.code, outcome.err) == (0, "")
-    own = calibration_in(checkpoint.load("other.pt")).calibrator
+    own = calibration_of(checkpoint.load("other.pt")).calibrator
     assert (own.kind if own else "none") == method
 
 

@@ -23,7 +23,8 @@ from detector.runs.checkpoint import write_atomically
 from detector.structures import Batch, Matches, Predictions, Targets, to_device
 from detector.training.probe import histograms
 from detector.training.probe.step_record import SIDES, StepRecord, true_probabilities
-from detector.training.setup import Setup, State, predictor_of
+from detector.training.setup import Setup, predictor_of
+from detector.training.state import State
 
 SIDE = 400
 """Pixels of the longer side of a picture that is kept."""
