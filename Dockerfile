@@ -14,8 +14,8 @@ COPY requirements.txt .
 RUN pip install --require-hashes --requirement requirements.txt
 
 COPY . .
-RUN pip install --no-deps --no-build-isolation --editable . \
-    && useradd --uid 1000 --no-create-home detector \
+ENV PYTHONPATH=/app
+RUN useradd --uid 1000 --no-create-home detector \
     && mkdir runs && chown detector runs
 
 USER detector

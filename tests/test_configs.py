@@ -15,9 +15,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from detector import config as configuration
-from detector.config import Config, LoaderConfig, from_plain
+from detector.config import Config, LoaderConfig, check_parts, from_plain
 from detector.config.compose import from_omegaconf, plain_values, to_yaml
+from detector.config.model import ModelConfig
 from detector.config.registry import REGISTRIES
 from detector.config.schema import LossPlug, Plug, options_of
 
@@ -60,7 +60,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 class TestEveryOption:
     @pytest.mark.parametrize(("group", "option"), OPTIONS)
     def test_composes_to_a_valid_config(self, group: str, option: str) -> None:
-        configuration.check_parts(from_plain(compose(f"{group}={option}")))
+        check_parts(from_plain(compose(f"{group}={option}")))
 
     @pytest.mark.parametrize(("group", "option"), PARTS)
     def test_of_a_part_builds_it(self, group: str, option: str) -> None:
@@ -109,7 +109,7 @@ class TestTrain:
 
     def test_the_full_model_is_that_of_the_schema(self) -> None:
         config = from_plain(compose("model=full"))
-        assert config.model == configuration.ModelConfig()
+        assert config.model == ModelConfig()
 
     def test_every_key_is_explained_in_its_line(self) -> None:
         """Presets and `small` set keys that are explained where they are defined."""
@@ -198,7 +198,7 @@ class TestPresets:
         milestones = config.schedule.options["milestones"]
         assert [round(90_000 * share) for share in milestones] == [60_000, 80_000]
         assert round(90_000 * config.schedule.options["warmup_share"]) == 1000
-        assert config.model == configuration.ModelConfig()
+        assert config.model == ModelConfig()
         assert config.backbone.options["weights"] == "IMAGENET1K_V1"
         assert config.augment.options["min_size"] == 800
         assert config.augment.options["max_size"] == 1333

@@ -16,7 +16,9 @@ SOURCES = sorted(
 )
 SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] != "tests"]
 TOOLS = [file for file in SHIPPED if '__name__ == "__main__"' in file.read_text()]
-"""What a user runs; what the tools share (`tools/cli.py`) is a module like any other."""
+"""What a user runs: files of `tools`, and the package as `python -m detector.cli`."""
+MOST_LINES_OF_A_TOOL = 9
+"""A docstring, two imports, a call: what a tool does is in `detector/cli`."""
 
 
 def relative(file: Path) -> str:
@@ -71,11 +73,12 @@ class TestRanges:
 
 class TestLimits:
     def test_what_a_user_runs_is_in_one_folder(self) -> None:
-        assert {file.parent for file in TOOLS} == {ROOT / "tools"}
+        package = ROOT / "detector" / "cli" / "__main__.py"
+        assert {file.parent for file in TOOLS if file != package} == {ROOT / "tools"}
 
     @pytest.mark.parametrize("file", TOOLS, ids=relative)
-    def test_a_tool_has_at_most_60_lines(self, file: Path) -> None:
-        assert len(file.read_text().splitlines()) <= 60
+    def test_a_tool_only_calls(self, file: Path) -> None:
+        assert len(file.read_text().splitlines()) <= MOST_LINES_OF_A_TOOL
 
     @pytest.mark.parametrize("file", SOURCES, ids=relative)
     def test_a_file_has_at_most_300_lines(self, file: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from detector.errors import ConfigError
 from detector.runs import checkpoint
 from detector.runs.checkpoint import weights_to_evaluate, write_atomically
-from detector.errors import ConfigError
 
 
 def export(path: str, output: str, *, overwrite: bool = False) -> Path:

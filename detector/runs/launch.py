@@ -15,10 +15,10 @@ from pathlib import Path
 
 import detector
 from detector.config import num_processors
-from detector.runs.run_folder import RunFolder
-from detector.runtime.signals import StopRequest
-from detector.runs.table import markdown, read_run
 from detector.errors import ConfigError
+from detector.runs.run_folder import RunFolder
+from detector.runs.table import markdown, read_run
+from detector.runtime.signals import StopRequest
 
 ROOT = Path(detector.__file__).resolve().parents[1]
 """What holds the package: the runs use this one, whatever else is installed."""

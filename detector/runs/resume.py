@@ -11,11 +11,11 @@ import torch
 
 import detector
 from detector.config import Config
-from detector.runtime.distributed import World
+from detector.errors import ConfigError
 from detector.runs import status
 from detector.runs.checkpoint import FORMAT_VERSION, TEMPORARY, load
 from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
-from detector.errors import ConfigError
+from detector.runtime.distributed import World
 
 MAY_DIFFER = ("steps", "epochs", "optim.lr", "schedule.", "clip", "ema.decay")
 """Keys, or beginnings of keys, that a run may go on with others of where its checkpoint is named:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from detector.config import Config
+from detector.config.schema import require
 from detector.runs import status
 from detector.runs.checkpoint import write_atomically
-from detector.config.schema import require
 
 FREE_TO_CHANGE = {
     "output_dir",

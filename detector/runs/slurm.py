@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detector.errors import ConfigError
 from detector.runs.launch import (
     Job,
     Machine,
@@ -16,7 +17,6 @@ from detector.runs.launch import (
     result_of,
     start,
 )
-from detector.errors import ConfigError
 
 
 @dataclass

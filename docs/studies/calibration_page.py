@@ -11,7 +11,7 @@ from detector.analysis.held_out import SHOWN, cell
 from detector.errors import ConfigError
 from detector.evaluation.text import digits
 
-BEGIN = "<!-- begin: numbers of the study, written by tools/calibration_study.py -->"
+BEGIN = "<!-- begin: numbers of the study, written by docs/studies/calibration_study.py -->"
 END = "<!-- end: numbers of the study -->"
 
 Table = Mapping[str, Any]

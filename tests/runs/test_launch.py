@@ -26,7 +26,7 @@ from detector.runs.launch import (
     table,
 )
 from detector.runs.run_folder import RunFolder
-from tests.commands import ROOT, script
+from tests.commands import script
 from tests.runtime.test_signals import handlers
 
 __all__ = ["handlers"]  # what the process does on signals is put back

@@ -13,7 +13,7 @@ from calibration_page import BEGIN, END, block
 
 from detector.inference.calibrated import link_of
 from detector.losses.focal import FocalLoss
-from tests.commands import ROOT, TOOLS, Command
+from tests.commands import ELSEWHERE, ROOT, TOOLS, Command
 
 PAGE = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
 STUDIES = ROOT / "docs" / "studies"
@@ -35,7 +35,8 @@ def test_a_command_names_a_tool_that_is_there_and_keys_that_it_has(
     command: Command, argv: list[str]
 ) -> None:
     tool = Path(argv[0]).stem
-    assert tool in TOOLS
+    assert tool in {*TOOLS, *ELSEWHERE}
+    assert (ROOT / argv[0]).is_file()
     seen = []
     outcome = command(tool, *argv[1:], run=seen.append)
     assert (outcome.code, outcome.err) == (0, "")

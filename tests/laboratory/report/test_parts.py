@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +176,6 @@ def test_nothing_is_marked_where_all_are_equal_and_the_least_where_less_is_bette
     assert not any(cell.best for _, _, cells in equal.rows for cell in cells)
     less = table(content_of({"a": [0.5], "b": [0.25]}), [Column("", lambda run: run["AP"], -1)])
     assert [cells[0].best for _, _, cells in less.rows] == [False, True]
-
-
-def test_an_installed_package_has_the_template() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    patterns = settings["package-data"]["detector.laboratory"]
-    held = [path for p in patterns for path in (ROOT / "detector" / "laboratory").glob(p)]
-    assert "report.html.jinja" in [path.name for path in held]
 
 
 def test_lines_that_hold_no_json_are_no_record(tmp_path: Path) -> None:

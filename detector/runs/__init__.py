@@ -1,0 +1,1 @@
+"""A run on disk, and many of them: folders, checkpoints, going on, starting."""
