@@ -198,3 +198,32 @@ def test_launch_gives_the_agent_its_variable_and_passes_everything_on(commands: 
     commands.add("torchrun", 'log "$TORCH_DISABLE_SHARE_RDZV_TCP_STORE $*"')
     commands.run(SCRIPTS / "launch.sh", "--nproc-per-node", "2", "tools/train.py", "loss=focal")
     assert commands.calls() == ["1 --nproc-per-node 2 tools/train.py loss=focal"]
+
+
+class TestEqualRuns:
+    SCRIPT = SCRIPTS / "equal_runs.sh"
+
+    @pytest.mark.parametrize("arguments", [[], ["no-such-commit"]])
+    def test_without_a_commit_that_git_knows_says_how_it_is_used(
+        self, commands: Commands, arguments: list[str]
+    ) -> None:
+        commands.add("git", "exit 1")
+        result = commands.run(self.SCRIPT, *arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("usage: ")
+        assert len(result.stderr.splitlines()) == 1
+
+    def test_removes_its_tree_of_the_old_commit_also_where_a_run_fails(
+        self, commands: Commands, tmp_path: Path
+    ) -> None:
+        """The old tree stays empty here, so what would run in it is the code of another one."""
+        commands.add(
+            "git", 'log "$*"; [ "$1" != rev-parse ] || echo abc; [ "$2" != add ] || mkdir $5'
+        )
+        result = commands.run(self.SCRIPT, "v1", TMPDIR=str(tmp_path))
+        assert result.returncode == 1
+        assert result.stderr.endswith("tree: its code is not what runs\n")
+        _, added, removed = commands.calls()
+        tree = added.split()[-2]
+        assert removed == f"worktree remove --force {tree}"
+        assert not Path(tree).parent.exists()
