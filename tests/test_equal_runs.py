@@ -145,14 +145,14 @@ def test_folders_without_runs_are_not_called_equal(tmp_path: Path) -> None:
 MOVED: dict[str, Any] = {
     "criterion": {
         "loss.shares": torch.tensor([0.25, 0.75], dtype=torch.float64),
-        "ema_positives": torch.tensor(66.03158319, dtype=torch.float64),
-        "class_scale": torch.tensor(0.1, dtype=torch.float64),
+        "weighting.ema_positives": torch.tensor(66.03158319, dtype=torch.float64),
+        "weighting.class_scale": torch.tensor(0.1, dtype=torch.float64),
     }
 }
 """What `CHECKPOINT` holds of its loss and its balance, under the names of newer checkpoints."""
 
 
-@pytest.mark.parametrize("change", [{}, {"class_scale": torch.tensor(0.1).double()}])
+@pytest.mark.parametrize("change", [{}, {"weighting.class_scale": torch.tensor(0.1).double()}])
 def test_state_that_has_moved_under_another_name_is_compared_with_what_it_was(
     old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:

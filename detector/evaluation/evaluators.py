@@ -60,7 +60,7 @@ def get_evaluator(name: str) -> Evaluator:
     except ModuleNotFoundError:
         raise ConfigError(
             "evaluation.evaluator: faster_coco_eval is not installed; the extra `fast-eval` "
-            "installs it (pip install -e '.[fast-eval]'), or take pycocotools"
+            "installs it (pip install 'dense-detector[fast-eval]'), or take pycocotools"
         ) from None
     silent = partial(package.COCOeval_faster, print_function=lambda *_: None)
     return Evaluator(package.COCO, silent, metadata.version("faster-coco-eval"))

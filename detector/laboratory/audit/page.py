@@ -21,7 +21,7 @@ def require_report() -> None:
         except ModuleNotFoundError:
             raise ConfigError(
                 f"page: true needs {module}, which is not installed; it comes with the extra "
-                "`report` (pip install -e .[report]), and page=false does without"
+                "`report` (pip install 'dense-detector[report]'), and page=false does without"
             ) from None
 
 

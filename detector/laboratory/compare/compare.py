@@ -173,7 +173,9 @@ def html(folder: Path) -> list[Path]:
     """The report as a page with figures, where what draws it is installed."""
     for module in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(module) is None:
-            print(f"no report.html: {module} is not installed; pip install -e .[report]")
+            print(
+                f"no report.html: {module} is not installed; pip install 'dense-detector[report]'"
+            )
             return []
     if importlib.util.find_spec(REPORT) is None:
         return []
