@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,55 @@ Table = Mapping[str, Any]
 
 MAIN = ("shown", "D-ECE")
 """The measure by which losses are compared in words."""
+
+
+def of_page(found: Table) -> dict[str, Any]:
+    """Those numbers of a study that the page is made of, a twentieth of all."""
+    losses = {
+        loss: {
+            **part,
+            "mean": {method: _of_table(row) for method, row in part["mean"].items()},
+            "runs": {
+                seed: {method: _kept(row, [MAIN], ["value"]) for method, row in run.items()}
+                for seed, run in part["runs"].items()
+            },
+        }
+        for loss, part in found["losses"].items()
+    }
+    changes = {
+        loss: {method: _of_table(row) for method, row in methods.items()}
+        for loss, methods in found["against"]["changes"].items()
+    }
+    conventions = {name: found["conventions"][name] for name, _ in SHOWN}
+    against = {**found["against"], "changes": changes}
+    return {**found, "conventions": conventions, "losses": losses, "against": against}
+
+
+def _of_table(row: Table) -> dict[str, Any]:
+    """AP, where the row has it, and the measures that a table has columns for."""
+    measures = [(which, name) for name, which in SHOWN]
+    kept = _kept(row, measures, ["value", "low", "high", "change"])
+    return {"AP": row["AP"], **kept} if "AP" in row else kept
+
+
+def _kept(row: Table, measures: Sequence[tuple[str, str]], keys: Sequence[str]) -> dict[str, Any]:
+    """{which: {measure: numbers}} of some measures, and of their numbers those with these keys."""
+    kept: dict[str, Any] = {}
+    for which, name in measures:
+        numbers = row[which][name]
+        kept.setdefault(which, {})[name] = {key: numbers[key] for key in keys if key in numbers}
+    return kept
+
+
+def as_json(value: Any, indent: int = 0) -> str:
+    """JSON with a line for each measure, and for whatever else fits into one."""
+    text = json.dumps(value)
+    is_line = indent + len(text) < 90 or (isinstance(value, dict) and "value" in value)
+    if is_line or not isinstance(value, dict):
+        return text
+    begin = " " * (indent + 1)
+    lines = [f"{begin}{json.dumps(key)}: {as_json(v, indent + 1)}" for key, v in value.items()]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
 
 
 def write_block(page: Path, found: Table) -> None:

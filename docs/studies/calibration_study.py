@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from calibration_page import write_block
+from calibration_page import as_json, of_page, write_block
 from omegaconf import DictConfig
 
 from detector.analysis import calibration, held_out
@@ -68,7 +68,7 @@ class Run:
 
 
 def study(asked: CalibrationStudyConfig) -> Table:
-    """Writes the numbers of all finished runs below the folder, and the tables into the page.
+    """The numbers of all finished runs below the folder.
 
     Raises ConfigError where there is no finished run, DataError where runs are of other data.
     """
@@ -81,7 +81,7 @@ def study(asked: CalibrationStudyConfig) -> Table:
         for folder, config in zip(folders, configs, strict=True)
     ]
     names = list(dict.fromkeys(run.loss for run in runs))
-    found = {
+    return {
         "data": configs[0].data.name,
         "images": {
             "fit": int(runs[0].halves.chosen.sum()),
@@ -94,11 +94,6 @@ def study(asked: CalibrationStudyConfig) -> Table:
         "losses": {name: of_loss([r for r in runs if r.loss == name], asked) for name in names},
         "against": {"loss": names[0], "changes": against(runs, names, asked)},
     }
-    target = Path(asked.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(found, indent=1) + "\n")
-    write_block(Path(asked.page), found)
-    return found
 
 
 def find(folder: Path, losses: Sequence[str]) -> list[Path]:
@@ -226,10 +221,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def run(node: DictConfig) -> None:
-    """Writes the numbers as JSON, and the tables into the page."""
+    """Writes the numbers of the page as JSON, and the tables into the page."""
     options = checked(CalibrationStudyConfig, node)
     start(options.plugins)
-    found = study(options)
+    found = of_page(study(options))
+    target = Path(options.output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(as_json(found) + "\n")
+    write_block(Path(options.page), found)
     runs = sum(len(loss["seeds"]) for loss in found["losses"].values())
     print(f"{runs} runs; written: {options.output}, {options.page}")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from calibration_page import BEGIN, END, sentences
+from calibration_page import BEGIN, END, block, sentences
+from calibration_study import CalibrationStudyConfig, study
 
 from detector.config import from_plain
 from detector.training.run import run
@@ -35,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def study(command: Command, folder: Path, tmp_path: Path, *argv: str) -> dict[str, Any]:
+def called(command: Command, folder: Path, tmp_path: Path, *argv: str) -> dict[str, Any]:
+    """What the command wrote as JSON."""
     (tmp_path / "page.md").write_text(PAGE)
     words = [f"folder={folder}", "page=page.md", "output=all/study.json", "draws=40", *argv]
     outcome = command("calibration_study", *words)
@@ -43,10 +45,8 @@ def study(command: Command, folder: Path, tmp_path: Path, *argv: str) -> dict[st
     return json.loads((tmp_path / "all" / "study.json").read_text())
 
 
-def test_every_finished_run_is_measured_and_each_loss_has_its_mean(
-    command: Command, folder: Path, tmp_path: Path
-) -> None:
-    found = study(command, folder, tmp_path)
+def test_every_finished_run_is_measured_and_each_loss_has_its_mean(folder: Path) -> None:
+    found = study(CalibrationStudyConfig(str(folder), draws=40))
     assert list(found["losses"]) == ["focal", "ssd"]
     focal = found["losses"]["focal"]
     assert focal["seeds"] == [0, 1]
@@ -62,7 +62,7 @@ def test_every_finished_run_is_measured_and_each_loss_has_its_mean(
 def test_the_page_is_the_same_but_for_what_lies_between_the_comments(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:
-    found = study(command, folder, tmp_path)
+    found = called(command, folder, tmp_path)
     page = (tmp_path / "page.md").read_text()
     head, rest = page.split(BEGIN)
     block, tail = rest.split(END)
@@ -71,14 +71,22 @@ def test_the_page_is_the_same_but_for_what_lies_between_the_comments(
     value = found["losses"]["ssd"]["mean"]["platt"]["shown"]["D-ECE"]["value"]
     row, _ = (line for line in block.splitlines() if line.startswith("| ssd | platt |"))
     assert f"{value:.4f} (" in row
-    study(command, folder, tmp_path)
+    called(command, folder, tmp_path)
     assert (tmp_path / "page.md").read_text() == page
 
 
-def test_each_loss_is_compared_with_the_first_on_the_same_images(
+def test_the_file_holds_what_the_page_is_made_of_and_a_line_for_each_measure(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:
-    found = study(command, folder, tmp_path)
+    found = study(CalibrationStudyConfig(str(folder), draws=40))
+    assert block(called(command, folder, tmp_path)) == block(found)
+    lines = (tmp_path / "all" / "study.json").read_text().splitlines()
+    assert sum('"D-ECE": {"value"' in line for line in lines) > 20
+    assert len(lines) < 200
+
+
+def test_each_loss_is_compared_with_the_first_on_the_same_images(folder: Path) -> None:
+    found = study(CalibrationStudyConfig(str(folder), draws=40))
     assert found["against"]["loss"] == "focal"
     assert list(found["against"]["changes"]) == ["ssd"]
     for method in ("none", "platt"):
@@ -90,12 +98,11 @@ def test_each_loss_is_compared_with_the_first_on_the_same_images(
             change = found["against"]["changes"]["ssd"][method][which]["Brier"]
             assert change["value"] == pytest.approx(ssd - focal, rel=1e-9)
             assert change["low"] <= change["value"] <= change["high"]
-    page = (tmp_path / "page.md").read_text()
-    assert "Against focal, under the same calibrator" in page
+    assert "Against focal, under the same calibrator" in block(found)
 
 
 def test_losses_may_be_chosen(command: Command, folder: Path, tmp_path: Path) -> None:
-    assert list(study(command, folder, tmp_path, "losses=[ssd]")["losses"]) == ["ssd"]
+    assert list(called(command, folder, tmp_path, "losses=[ssd]")["losses"]) == ["ssd"]
 
 
 def row(value: float, change: tuple[float, float, float]) -> dict[str, Any]:
