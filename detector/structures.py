@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 BACKGROUND = -1
 """Label of an anchor without an object, and of the padding in `Targets`."""
@@ -92,6 +93,35 @@ class Targets:
     image_sizes: Tensor
     image_ids: tuple[int, ...]
     keys: Tensor
+
+    @classmethod
+    def pack(
+        cls,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        *,
+        image_sizes: Sequence[tuple[int, int]],
+        crowd: Sequence[Tensor] | None = None,
+        image_ids: Sequence[int] | None = None,
+        keys: Sequence[int] | None = None,
+    ) -> Targets:
+        """The objects of N images, each with its own number of them.
+
+        boxes: N of (M, 4) xyxy in pixels of the images. labels: N of (M,) classes in [0, K).
+        image_sizes: N of (height, width). crowd: N of (M,) bool; None: no object is one. image_ids,
+        keys: None counts the images from 0.
+        """
+        if crowd is None:
+            crowd = [torch.zeros(len(each), dtype=torch.bool) for each in labels]
+        count = range(len(labels))
+        return cls(
+            boxes=pad_sequence([*boxes], batch_first=True),
+            labels=pad_sequence([*labels], batch_first=True, padding_value=BACKGROUND),
+            crowd=pad_sequence([*crowd], batch_first=True),
+            image_sizes=torch.tensor(image_sizes),
+            image_ids=tuple(count if image_ids is None else image_ids),
+            keys=torch.tensor([*(count if keys is None else keys)]),
+        )
 
     def pin_memory(self) -> Targets:
         """As `Batch.pin_memory`."""

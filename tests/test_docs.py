@@ -6,6 +6,7 @@ import doctest
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ import yaml
 from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS, Registry
 from detector.config.schema import Plug
 from tests.commands import ROOT
+from tests.data.files import write_image
+from tests.training.tiny import go, tiny
 
 DOCS = ROOT / "docs"
 LOSSES_PAGE = (DOCS / "losses.md").read_text(encoding="utf-8")
@@ -145,3 +148,30 @@ def test_commands_name_what_is_there(page: str) -> None:
         assert (ROOT / tool).is_file(), f"{page}: {tool}"
     for experiment in re.findall(r"experiment=([\w/]+)", text):
         assert (ROOT / f"configs/experiment/{experiment}.yaml").is_file(), f"{page}: {experiment}"
+
+
+def python_of(section: str) -> list[str]:
+    """The Python of a section of the README, piece by piece."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
+    return re.findall(r"^```python\n(.*?)^```", body, re.S | re.M)
+
+
+@pytest.fixture
+def as_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the run and the image that the README speaks of, and no trace afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOSSES, "_classes", {**LOSSES._classes})
+    go(tiny(tmp_path / "runs" / "mine"))
+    write_image(tmp_path / "image.jpg", 64, 64)
+
+
+def test_the_python_of_the_readme_runs(as_a_reader: None) -> None:
+    pieces = python_of("From Python")
+    assert len(pieces) == 3
+    known: dict[str, Any] = {}
+    for piece in pieces:
+        exec(piece, known)
+    assert Path("drawn.png").is_file()
+    assert known["run"].metrics["AP"] == known["again"].metrics["AP"]
+    assert known["logits"].grad.abs().sum() > 0

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from detector.layouts import Sigmoid
-from detector.structures import BACKGROUND, IGNORE, Batch, Predictions, promote, to_device
+from detector.structures import BACKGROUND,
+    Targets, IGNORE, Batch, Predictions, promote, to_device
 from tests.by_hand import match, predict
 from tests.synthetic import PlainCoder, make_anchors, make_predictions, make_targets
 
@@ -93,3 +94,18 @@ def test_the_types_cannot_be_changed_in_place() -> None:
     predictions = predict(torch.zeros(1, 1, 1))
     with pytest.raises(FrozenInstanceError):
         predictions.logits = torch.ones(1, 1, 1)  # type: ignore[misc]
+
+
+def test_objects_of_several_images_are_packed_with_padding() -> None:
+    boxes = [torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]), torch.zeros(0, 4)]
+    labels = [torch.tensor([2, 0]), torch.zeros(0, dtype=torch.long)]
+    packed = Targets.pack(boxes, labels, image_sizes=[(10, 20), (30, 40)])
+    assert packed.boxes.tolist() == [[[1, 2, 3, 4], [5, 6, 7, 8]], [[0] * 4] * 2]
+    assert packed.labels.tolist() == [[2, 0], [BACKGROUND, BACKGROUND]]
+    assert not packed.crowd.any()
+    assert packed.crowd.shape == (2, 2)
+    assert packed.image_sizes.tolist() == [[10, 20], [30, 40]]
+    assert (packed.image_ids, packed.keys.tolist()) == ((0, 1), [0, 1])
+    none = Targets.pack(boxes[1:], labels[1:], image_sizes=[(1, 1)], image_ids=[7], keys=[9])
+    assert none.boxes.shape == (1, 0, 4)
+    assert (none.image_ids, none.keys.tolist()) == ((7,), [9])

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.readers.base import Dataset
@@ -15,7 +14,7 @@ from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Augmentation, Sample
 from detector.data.workers import Batches
 from detector.errors import UserError
-from detector.structures import BACKGROUND, Batch, Targets
+from detector.structures import Batch, Targets
 
 Item = tuple[Sample, int, int]
 """A sample, its image id, its key."""
@@ -146,21 +145,12 @@ def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
         h, w = sample.image.shape[:2]
         canvas[:, :h, :w] = torch.from_numpy(sample.image).permute(2, 0, 1)
     scales = torch.from_numpy(np.stack([sample.scale for sample in samples]))
-    most = max(len(sample.labels) for sample in samples)
-    targets = Targets(
-        boxes=_padded([sample.boxes for sample in samples], most, 0),
-        labels=_padded([sample.labels for sample in samples], most, BACKGROUND),
-        crowd=_padded([sample.crowd for sample in samples], most, False),
-        image_sizes=sizes,
+    targets = Targets.pack(
+        [torch.from_numpy(sample.boxes) for sample in samples],
+        [torch.from_numpy(sample.labels) for sample in samples],
+        crowd=[torch.from_numpy(sample.crowd) for sample in samples],
+        image_sizes=sizes.tolist(),
         image_ids=image_ids,
-        keys=torch.tensor([key for _, _, key in items]),
+        keys=[key for _, _, key in items],
     )
     return Batch(images, sizes, scales, image_ids), targets
-
-
-def _padded(rows: list[NDArray], most: int, filler: float) -> torch.Tensor:
-    """(N, most, ...) of N arrays (M, ...) with M <= most."""
-    out = np.full((len(rows), most, *rows[0].shape[1:]), filler, rows[0].dtype)
-    for target, row in zip(out, rows, strict=True):
-        target[: len(row)] = row
-    return torch.from_numpy(out)
