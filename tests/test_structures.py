@@ -9,8 +9,15 @@ import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from detector.layouts import Sigmoid
-from detector.structures import BACKGROUND,
-    Targets, IGNORE, Batch, Predictions, promote, to_device
+from detector.structures import (
+    BACKGROUND,
+    IGNORE,
+    Batch,
+    Predictions,
+    Targets,
+    promote,
+    to_device,
+)
 from tests.by_hand import match, predict
 from tests.synthetic import PlainCoder, make_anchors, make_predictions, make_targets
 
