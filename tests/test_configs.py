@@ -37,7 +37,7 @@ OPTIONS = sorted(
 PARTS = [(group, option) for group, option in OPTIONS if group in REGISTRIES]
 
 CONTEXT = {"loss": (3,)}
-"""What the engine passes to a part before its options: to a loss the number of classes."""
+"""What is passed to a part before its options: to a loss the number of classes."""
 
 CHOICES = {"arch", "root", "horizontal_flip", "scale_jitter", "color"}
 """Options in which files for one class differ, or that have to be given."""

@@ -14,7 +14,7 @@ from detector.structures import Matches, Predictions, promote
 
 
 class BoxLoss(nn.Module, ABC):
-    """Says how wrong the boxes of positive anchors are. The engine weights, sums and divides."""
+    """Says how wrong the boxes of positive anchors are. The criterion weights, sums and divides."""
 
     @abstractmethod
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from detector.structures import Matches, Predictions
 
 
 class ClassLoss(nn.Module, ABC):
-    """Says how wrong the class outputs are. The engine weights, sums and divides.
+    """Says how wrong the class outputs are. The criterion weights, sums and divides.
 
     layout_class: what the outputs mean under this loss.
     normalizer: "positives": the sum over anchors is divided by the positives of the optimizer step;

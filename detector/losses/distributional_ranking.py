@@ -35,7 +35,7 @@ class DistributionalRankingLoss(ClassLoss):
 
     Qian et al. 2020, "DR Loss: Improving Object Detection by Distributional Ranking", arXiv
     1907.10156; positive_lambda 1, negative_lambda 0.1 / log 3.5, smoothness 6, tau 4
-    and margin 0.5 are those of their code. Each image counts alike, so the engine counts images.
+    and margin 0.5 are those of their code. Each image counts alike, so images are counted.
     They start from `prior=0.5`, which a loss cannot set: from 0.01 the positives have to climb a
     plateau where a sigmoid hardly has a slope. `separable` is false because an anchor counts by
     its rank among the others of its image.

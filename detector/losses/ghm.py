@@ -53,7 +53,7 @@ class GHMLoss(ClassLoss):
     weights 1 / (1 - m) = 4 times too large on its first step. Also, bins that a step does not fill
     keep their past there and forget it here.
 
-    The mean over the entries of the image is taken here, so the engine counts images. `separable`
+    The mean over the entries of the image is taken here, so images are counted. `separable`
     is false because an anchor's weight depends on the other anchors of its image. A score has no
     closed form as a posterior: the weights follow the whole distribution of scores.
     """

@@ -63,7 +63,7 @@ class RandomSamplingLoss(ClassLoss):
     The draw is a function of the image's key and the anchor's box, of nothing else: the same on
     every rank, device and split, after a resume, for any padding and order of anchors, and new in
     each epoch. (Of two anchors on the same box the first goes first.) Each image has its own mean,
-    so the engine counts images. A score has no closed form as a posterior: the share of negatives
+    so images are counted. A score has no closed form as a posterior: the share of negatives
     that are kept differs from image to image.
     """
 

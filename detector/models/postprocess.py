@@ -65,7 +65,7 @@ def choose(scores: Tensor, level_sizes: tuple[int, ...], config: PostprocessConf
     order = order[rank]
     # Not `values > threshold`, which would drop what is not a number.
     threshold = config.score_threshold
-    assert not isinstance(threshold, str), "to be resolved by the engine"
+    assert not isinstance(threshold, str), "to be resolved when a run is set up"
     return order[~(values <= threshold)] if threshold > 0 else order
 
 

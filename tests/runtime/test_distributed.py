@@ -1,4 +1,4 @@
-"""One process is a world of its own; what several say to each other is tested with the engine."""
+"""One process is a world of its own; what several say to each other is tested with the training."""
 
 from __future__ import annotations
 
