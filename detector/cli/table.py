@@ -21,14 +21,14 @@ class TableConfig:
 
 def run(node: DictConfig) -> None:
     """The runs in a folder as Markdown, best AP first."""
-    from detector.runs.table import markdown, read_run, spread
+    from detector.runs.table import read_run, spread, table_of_runs
 
     folder = Path(checked(TableConfig, node).folder)
     runs = sorted(path for path in folder.glob("*") if (path / "config.yaml").is_file())
     if not runs:
         raise ConfigError(f"folder: {folder} holds no run folders")
     rows = [read_run(path) for path in runs]
-    print(markdown(rows))
+    print(table_of_runs(rows))
     print(f"\n{spread(rows)}")
 
 

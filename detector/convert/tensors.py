@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""ImageNet's deviation in RGB, for pixels from 0 to 255; our images are divided by it."""
+from detector.models.detector import PIXEL_STD
 
 
 def ratio_outer_order(num_scales: int, num_ratios: int) -> list[int]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from detector.data.annotations import Annotations
 from detector.errors import DataError
 from detector.evaluation.evaluators import get_evaluator
 
@@ -47,34 +48,7 @@ METRICS = (
 """In the order of `COCOeval.stats`. Small is below 32^2 square pixels, large from 96^2."""
 
 
-class PackedAnnotations(Protocol):
-    """Annotations of I images with B boxes in all; image i has boxes starts[i]:starts[i + 1].
-
-    image_ids (I,); sizes (I, 2), height and width; starts (I + 1,); xywh (B, 4) as in the file;
-    labels (B,) in [0, K); crowd (B,) bool; areas (B,); classes: K names; category_ids: K ids.
-    """
-
-    @property
-    def image_ids(self) -> Any: ...
-    @property
-    def sizes(self) -> Any: ...
-    @property
-    def starts(self) -> Any: ...
-    @property
-    def xywh(self) -> Any: ...
-    @property
-    def labels(self) -> Any: ...
-    @property
-    def crowd(self) -> Any: ...
-    @property
-    def areas(self) -> Any: ...
-    @property
-    def classes(self) -> Any: ...
-    @property
-    def category_ids(self) -> Any: ...
-
-
-def ground_truth(annotations: PackedAnnotations) -> dict[str, list[Row]]:
+def ground_truth(annotations: Annotations) -> dict[str, list[Row]]:
     """A COCO dict: images, categories and annotations, these renumbered from 1.
 
     Image ids, category ids, boxes, areas and crowds are as in the file, crowds included.

@@ -1,4 +1,4 @@
-"""Numbers as aligned text."""
+"""Numbers and tables as text."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, whose head is the first row."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])

@@ -17,7 +17,7 @@ import detector
 from detector.config import num_processors
 from detector.errors import ConfigError
 from detector.runs.run_folder import RunFolder
-from detector.runs.table import markdown, read_run
+from detector.runs.table import read_run, table_of_runs
 from detector.runtime.signals import StopRequest
 
 ROOT = Path(detector.__file__).resolve().parents[1]
@@ -241,7 +241,7 @@ def _because(result: Result) -> str:
 def table(results: Sequence[Result]) -> str:
     """The finished runs as a Markdown table; below it a line for each of the others."""
     rows = [read_run(result.folder) for result in results if result.is_done]
-    lines = [markdown(rows)] if rows else []
+    lines = [table_of_runs(rows)] if rows else []
     left = [result for result in results if not result.is_done]
     lines += [f"{r.name}: {r.state}, exit code {r.exit_code}{_because(r)}" for r in left]
     lines.append(f"{len(rows)} of {len(results)} runs are done")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import ConfigError
+from detector.evaluation.text import markdown
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -29,13 +30,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def table_of_runs(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table, best AP first; '-' where a number does not exist."""
     columns = ["run", *METRICS, "steps", "images/s"]
-    head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
     ordered = sorted(rows, key=lambda row: -(row["AP"] or 0.0))
-    body = [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in ordered]
-    return "\n".join([head, *body])
+    return markdown([columns, *([_cell(row.get(column)) for column in columns] for row in ordered)])
 
 
 def spread(rows: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from detector.analysis.calibrators import KINDS
 from detector.analysis.held_out import SHOWN, cell
 from detector.errors import ConfigError
-from detector.evaluation.text import digits
+from detector.evaluation.text import digits, markdown
 
 BEGIN = "<!-- begin: numbers of the study, written by docs/studies/calibration_study.py -->"
 END = "<!-- end: numbers of the study -->"
@@ -120,7 +120,7 @@ def means(found: Table) -> str:
         "Means over the seeds, with 95 % intervals from drawing images (the same ones for all "
         f"seeds, {found['draws']} draws):"
     )
-    return f"{title}\n\n" + markdown(["loss", "calibrator", "AP", *heads], rows)
+    return f"{title}\n\n" + markdown([["loss", "calibrator", "AP", *heads], *rows])
 
 
 def by_run(found: Table) -> str:
@@ -133,7 +133,7 @@ def by_run(found: Table) -> str:
             cells = [digits(run[m][which][name]["value"], 4) if m in run else "-" for m in methods]
             rows.append([loss, seed, *cells])
     title = f"{name} of the {which} detections of each run:"
-    return f"{title}\n\n" + markdown(["loss", "seed", *methods], rows)
+    return f"{title}\n\n" + markdown([["loss", "seed", *methods], *rows])
 
 
 def comparison(found: Table) -> str:
@@ -150,7 +150,7 @@ def comparison(found: Table) -> str:
         "where the loss named is better, with 95 % intervals from drawing the same images for both:"
     )
     heads = [f"{name}, {which}" for name, which in SHOWN]
-    return f"{title}\n\n" + markdown(["loss", "calibrator", *heads], rows)
+    return f"{title}\n\n" + markdown([["loss", "calibrator", *heads], *rows])
 
 
 def _span(change: Table) -> str:
@@ -199,9 +199,3 @@ def _direction(row: Table) -> str:
     if change["low"] > 0:
         return f"raises it, {span}"
     return f"cannot be told from none, {span}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from detector.errors import ConfigError
-from detector.runs.table import markdown, read_run, spread
+from detector.runs.table import read_run, spread, table_of_runs
 from tests.commands import Command
 
 FIRST = {
@@ -61,12 +61,12 @@ def test_a_run_is_read_from_its_files(runs: Path) -> None:
 
 
 def test_the_table_has_the_best_run_first_and_a_dash_for_a_missing_number(runs: Path) -> None:
-    assert markdown([read_run(runs / "focal"), read_run(runs / "ssd")]) == TABLE
+    assert table_of_runs([read_run(runs / "focal"), read_run(runs / "ssd")]) == TABLE
 
 
 def test_a_run_without_any_object_to_find_comes_last() -> None:
     rows = [{"run": name, "AP": ap} for name, ap in [("none", None), ("low", 0.1), ("zero", 0.0)]]
-    names = [line.split(" | ")[0] for line in markdown(rows).splitlines()[2:]]
+    names = [line.split(" | ")[0] for line in table_of_runs(rows).splitlines()[2:]]
     assert names == ["| low", "| none", "| zero"]
 
 

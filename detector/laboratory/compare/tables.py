@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from detector.evaluation.text import aligned, digits
+from detector.evaluation.text import aligned, digits, markdown
 from detector.laboratory.compare.study import Files, Plain, read_json
 from detector.laboratory.compare.verdict import ranking
 
@@ -55,22 +55,22 @@ def as_markdown(content: Plain, study: Plain) -> str:
         _searched(content),
         "## Accuracy",
         "Means over the finished seeds; AP with the range of the seeds.",
-        markdown(accuracy(content["summary"])),
+        escaped_markdown(accuracy(content["summary"])),
         "## AP by class",
-        markdown(by_class(content["summary"])),
+        escaped_markdown(by_class(content["summary"])),
         "## Calibration",
         f"{MEASURE}, lower is better; mean over the seeds.",
-        markdown(calibration(content["summary"])),
+        escaped_markdown(calibration(content["summary"])),
         f"{MEASURE}: {content['conventions'][MEASURE]}. Calibrators "
         f"{content['conventions']['calibrators']}. -: the loss has no such map, or nothing to fit.",
         "## Time and memory",
-        markdown(cost(content["summary"])),
+        escaped_markdown(cost(content["summary"])),
         "## Every difference",
-        markdown(pairs(content["comparisons"])),
+        escaped_markdown(pairs(content["comparisons"])),
         "## Images",
         "The chain over the images of each step and their random draws; it is the same for all "
         "losses of a seed, or there would be no report.",
-        markdown(images(content["runs"])),
+        escaped_markdown(images(content["runs"])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -135,12 +135,11 @@ def images(runs: list[Plain]) -> list[list[str]]:
     return [["seed", "images"], *([str(seed), str(chain)] for seed, chain in found.items())]
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """A Markdown table with a head; nothing for a head alone."""
+def escaped_markdown(rows: list[list[str]]) -> str:
+    """A Markdown table of texts that may hold anything; a sentence in place of a head alone."""
     if len(rows) < 2:
         return "No run has ended."
-    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return markdown([[*map(escape, row)] for row in rows])
 
 
 def escape(text: str) -> str:

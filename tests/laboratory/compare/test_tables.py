@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 
-from detector.laboratory.compare.tables import as_csv, escape, markdown, pairs
+from detector.laboratory.compare.tables import as_csv, escape, escaped_markdown, pairs
 
 HOSTILE = "<script>alert(1)</script>"
 
 
 def test_a_class_named_like_a_tag_is_shown_as_text() -> None:
-    text = markdown([["loss", HOSTILE], ["focal", "0.1"]])
+    text = escaped_markdown([["loss", HOSTILE], ["focal", "0.1"]])
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert escape("a|b & c") == "a\\|b &amp; c"
@@ -45,4 +45,4 @@ def test_a_range_of_seeds_is_not_called_an_interval() -> None:
 
 
 def test_a_table_without_rows_says_so() -> None:
-    assert markdown([["loss"]]) == "No run has ended."
+    assert escaped_markdown([["loss"]]) == "No run has ended."
