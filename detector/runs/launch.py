@@ -21,7 +21,7 @@ from detector.runs.table import read_run, table_of_runs
 from detector.runtime.signals import StopRequest
 
 ROOT = Path(detector.__file__).resolve().parents[1]
-"""What holds the package: the runs use this one, whatever else is installed."""
+"""What holds the package: a checkout, or the site-packages of an installation."""
 
 OUTPUT, OVERRIDES = "output.txt", "overrides.json"
 """Files of a run folder: what the run printed, and what it was started with."""
@@ -86,9 +86,13 @@ class Machine:
 
     def environment(self, slot: int) -> dict[str, str]:
         """Variables of the run in a slot, 0 to `parallel`: its GPUs, its share of processors."""
-        path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
         # Nothing of the working folder is imported for its name; plugins look there last.
-        variables = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        variables = {**os.environ, "PYTHONSAFEPATH": "1"}
+        if (ROOT / "pyproject.toml").is_file():
+            # The runs use this checkout, whatever is installed. An installation is found as it is:
+            # on this path its packages would stand before the modules of Python itself.
+            paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+            variables["PYTHONPATH"] = os.pathsep.join(paths)
         # As in scripts/launch.sh, which says why.
         variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         if self.gpus:

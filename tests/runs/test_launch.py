@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ from detector.runs.launch import (
     table,
 )
 from detector.runs.run_folder import RunFolder
-from tests.commands import script
+from tests.commands import ROOT, script
 from tests.runtime.test_signals import handlers
 
 __all__ = ["handlers"]  # what the process does on signals is put back
@@ -181,6 +182,37 @@ def test_several_processes_of_a_run_are_started_by_torchrun(tmp_path: Path) -> N
         f"output_dir={tmp_path / 'a'}",
         "resume=auto",
     ]
+
+
+def imported(folder: Path) -> str:
+    """Where the package of a run comes from that is started in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import detector; print(detector.__file__)"],
+        env=Machine(()).environment(0),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_run_uses_the_checkout_that_starts_it_also_beside_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "detector").mkdir()
+    (tmp_path / "detector" / "__init__.py").write_text("raise ZeroDivisionError")
+    assert imported(tmp_path) == str(ROOT / "detector" / "__init__.py")
+
+
+def test_the_packages_of_an_installation_do_not_come_before_the_modules_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROOT", tmp_path)  # such as site-packages: no pyproject.toml
+    for known in ("", "mine"):
+        monkeypatch.setenv("PYTHONPATH", known)
+        assert Machine(()).environment(0)["PYTHONPATH"] == known
 
 
 def test_the_exit_code_of_a_run_under_torchrun_is_what_the_run_says(tmp_path: Path) -> None:
