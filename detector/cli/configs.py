@@ -66,5 +66,8 @@ def copy(folder: Path) -> None:
     """Copies all files. Raises ConfigError where something is there already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is not a new or empty folder")
-    shutil.copytree(CONFIGS, folder, dirs_exist_ok=True)
+    try:
+        shutil.copytree(CONFIGS, folder, dirs_exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror or error})") from None
     print(f"written: {folder}; detector train --config-path {folder} takes them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,8 +33,14 @@ def run(node: DictConfig) -> None:
 
     convert(options.source, options.weights, options.output, preset(options))
     print(f"written: {options.output}")
-    print(f"its AP: python tools/evaluate.py checkpoint={options.output} data_root=COCO")
-    print(f"to go on: python tools/train.py model={options.source} weights={options.output}")
+    print(f"its AP: {call_of('evaluate')} checkpoint={options.output} data_root=COCO")
+    print(f"to go on: {call_of('train')} model={options.source} weights={options.output}")
+
+
+def call_of(command: str) -> str:
+    """How the user calls another command: as this one was called."""
+    is_script = sys.argv[0].endswith(".py")
+    return f"python tools/{command}.py" if is_script else f"detector {command}"
 
 
 def preset(options: ConvertConfig) -> dict[str, Any]:
