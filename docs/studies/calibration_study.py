@@ -56,6 +56,19 @@ class CalibrationStudyConfig:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How runs are measured.
+
+    min_detections: a class with fewer takes the map of all classes. draws: of the bootstrap, for
+    intervals; 0: none. seed: of the draw that splits the images, and of the bootstrap.
+    """
+
+    min_detections: int = 50
+    draws: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """What a run has to say. fitted: by method, those that a loss has and that could be fitted."""
 
@@ -67,17 +80,20 @@ class Run:
     held_out_ap: dict[str, float | None]
 
 
-def study(asked: CalibrationStudyConfig) -> Table:
-    """The numbers of all finished runs below the folder.
+def study(
+    folder: Path, losses: Sequence[str], settings: Settings, data_root: str | None = None
+) -> Table:
+    """The numbers of all finished runs below the folder, of these losses or of all there are.
 
-    Raises ConfigError where there is no finished run, DataError where runs are of other data.
+    data_root: where the data lie now; None: where they lay in training. Raises ConfigError where
+    there is no finished run, DataError where runs are of other data.
     """
-    folders = find(Path(asked.folder), asked.losses)
-    configs = [read_config(folder, asked.data_root) for folder in folders]
+    folders = find(folder, losses)
+    configs = [read_config(folder, data_root) for folder in folders]
     val = val_annotations(configs, folders)
     truth = coco.ground_truth(val)
     runs = [
-        read_run(folder, config, truth, asked)
+        read_run(folder, config, truth, settings)
         for folder, config in zip(folders, configs, strict=True)
     ]
     names = list(dict.fromkeys(run.loss for run in runs))
@@ -88,11 +104,11 @@ def study(asked: CalibrationStudyConfig) -> Table:
             "test": int((~runs[0].halves.chosen).sum()),
         },
         "steps": sorted({read_steps(folder) for folder in folders}),
-        "draws": asked.draws,
-        "seed": asked.seed,
+        "draws": settings.draws,
+        "seed": settings.seed,
         "conventions": {m.name: m.convention for m in calibration.MEASURES},
-        "losses": {name: of_loss([r for r in runs if r.loss == name], asked) for name in names},
-        "against": {"loss": names[0], "changes": against(runs, names, asked)},
+        "losses": {name: of_loss([r for r in runs if r.loss == name], settings) for name in names},
+        "against": {"loss": names[0], "changes": against(runs, names, settings)},
     }
 
 
@@ -132,17 +148,17 @@ def val_annotations(configs: Sequence[Config], folders: Sequence[Path]) -> Annot
     return DATASETS.build(configs[0].data).read("val").annotations
 
 
-def read_run(folder: Path, config: Config, truth: Any, asked: CalibrationStudyConfig) -> Run:
+def read_run(folder: Path, config: Config, truth: Any, settings: Settings) -> Run:
     """The detections of a run in halves, and all calibrators that can be fitted to one."""
     run = RunFolder(folder)
     rows = json.loads(run.detections.read_text())
-    halves = held_out.halve(truth, rows, seed=asked.seed)
+    halves = held_out.halve(truth, rows, seed=settings.seed)
     link = link_of(LOSSES.build(config.loss, len(truth["categories"])))
     fitted: dict[str, Calibrator | None] = {}
     for method in held_out.methods_for(link):
         try:
             fitted[method] = held_out.fit(
-                halves, method, link=link, target="hit", min_detections=asked.min_detections
+                halves, method, link=link, target="hit", min_detections=settings.min_detections
             )
         except DataError:  # nothing right, or nothing wrong, to learn from: the page says so
             continue
@@ -159,15 +175,15 @@ def read_run(folder: Path, config: Config, truth: Any, asked: CalibrationStudyCo
     )
 
 
-def of_loss(runs: Sequence[Run], asked: CalibrationStudyConfig) -> Table:
+def of_loss(runs: Sequence[Run], settings: Settings) -> Table:
     """Each run, and the mean over its seeds with intervals from the same draws of images."""
     common = [m for m in runs[0].fitted if all(m in run.fitted for run in runs)]
     return {
         "seeds": [run.seed for run in runs],
         "AP": {"seeds": [run.ap for run in runs], "mean": _mean([run.ap for run in runs])},
-        "mean": {method: measured(runs, method, asked) for method in common},
+        "mean": {method: measured(runs, method, settings) for method in common},
         "runs": {
-            str(run.seed): {method: measured([run], method, asked) for method in run.fitted}
+            str(run.seed): {method: measured([run], method, settings) for method in run.fitted}
             for run in runs
         },
     }
@@ -177,7 +193,7 @@ COMPARED = ("none", "platt")
 """Methods under which losses are compared: as they are, and once the best has been made of each."""
 
 
-def against(runs: Sequence[Run], names: Sequence[str], asked: CalibrationStudyConfig) -> Table:
+def against(runs: Sequence[Run], names: Sequence[str], settings: Settings) -> Table:
     """{loss: {method: {"all" | "shown": {measure: change}}}} of each loss but the first, from the
     first, on the same images; methods that one of the two lacks are left out."""
     found: Table = {name: {} for name in names[1:]}
@@ -194,7 +210,7 @@ def against(runs: Sequence[Run], names: Sequence[str], asked: CalibrationStudyCo
                     which: {
                         key: asdict(change)
                         for key, change in calibration.changes(
-                            sets[names[0]][which], part, draws=asked.draws, seed=asked.seed
+                            sets[names[0]][which], part, draws=settings.draws, seed=settings.seed
                         ).items()
                     }
                     for which, part in sets[name].items()
@@ -202,13 +218,13 @@ def against(runs: Sequence[Run], names: Sequence[str], asked: CalibrationStudyCo
     return found
 
 
-def measured(runs: Sequence[Run], method: str, asked: CalibrationStudyConfig) -> Table:
+def measured(runs: Sequence[Run], method: str, settings: Settings) -> Table:
     """AP and every measure of a method on the held-out half, means over the runs."""
     tables = held_out.measured(
         [run.halves for run in runs],
         [run.fitted[method] for run in runs],
-        draws=asked.draws,
-        seed=asked.seed,
+        draws=settings.draws,
+        seed=settings.seed,
     )
     for rows in tables.values():
         for row in rows.values():
@@ -224,7 +240,9 @@ def run(node: DictConfig) -> None:
     """Writes the numbers of the page as JSON, and the tables into the page."""
     options = checked(CalibrationStudyConfig, node)
     start(options.plugins)
-    found = of_page(study(options))
+    settings = Settings(options.min_detections, options.draws, options.seed)
+    found = study(Path(options.folder), options.losses, settings, options.data_root)
+    found = of_page(found)
     target = Path(options.output)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(as_json(found) + "\n")

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from benchmarking import timing
-from benchmarking.options import BenchmarkConfig
 from benchmarking.report import page, table
-from benchmarking.timing import Timing, summary, synthetic_batch, take_turns
+from benchmarking.timing import Timing, Turns, summary, take_turns
+from benchmarking.workload import Workload, synthetic_batch
 
+from detector.config import from_plain
 from detector.errors import DataError
 from tests.commands import Command
+from tests.training.tiny import tiny
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -87,29 +89,19 @@ def test_the_speedup_is_the_median_of_the_ratios_of_the_rounds() -> None:
     assert found["detector"]["images_per_second"] == 4.0  # 8 images in the median of 2 s
 
 
-def config(**changes: Any) -> BenchmarkConfig:
-    values: dict[str, Any] = {
-        "height": 64, "width": 96, "classes": 3, "objects": 4, "warmup": 1, "rounds": 3,
-        "steps": 2, "tf32": False, "output": None,
-    }  # fmt: skip
-
-    class Train:
-        batch_size = 2
-
-    return BenchmarkConfig(train=Train(), **(values | changes))  # type: ignore[arg-type]
-
-
 def test_the_contenders_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(timing, "now", lambda device: float(len(calls)))
     work = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    timings = take_turns(work, config(), CPU)
+    timings = take_turns(work, Turns(warmup=1, rounds=3, steps=2), CPU)
     assert "".join(calls) == "ab" + "aabb" * 3
     assert timings["a"].seconds == [1.0] * 3  # two calls in a block of two ticks
 
 
-def test_the_objects_lie_in_their_image() -> None:
-    batch, targets = synthetic_batch(config(), CPU)
+def test_the_objects_lie_in_their_image(tmp_path: Path) -> None:
+    train = from_plain(tiny(tmp_path, batch_size=2))
+    workload = Workload(train, height=64, width=96, classes=3, objects=4)
+    batch, targets = synthetic_batch(workload, CPU)
     assert batch.images.shape == (2, 3, 64, 96)
     assert targets.labels.shape == (2, 4)
     assert (targets.boxes[..., :2] >= 0).all()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from calibration_page import BEGIN, END, block, sentences
-from calibration_study import CalibrationStudyConfig, study
+from calibration_study import Settings, study
 
 from detector.config import from_plain
 from detector.training.run import run
@@ -46,7 +46,7 @@ def called(command: Command, folder: Path, tmp_path: Path, *argv: str) -> dict[s
 
 
 def test_every_finished_run_is_measured_and_each_loss_has_its_mean(folder: Path) -> None:
-    found = study(CalibrationStudyConfig(str(folder), draws=40))
+    found = study(folder, [], Settings(draws=40))
     assert list(found["losses"]) == ["focal", "ssd"]
     focal = found["losses"]["focal"]
     assert focal["seeds"] == [0, 1]
@@ -78,7 +78,7 @@ def test_the_page_is_the_same_but_for_what_lies_between_the_comments(
 def test_the_file_holds_what_the_page_is_made_of_and_a_line_for_each_measure(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:
-    found = study(CalibrationStudyConfig(str(folder), draws=40))
+    found = study(folder, [], Settings(draws=40))
     assert block(called(command, folder, tmp_path)) == block(found)
     lines = (tmp_path / "all" / "study.json").read_text().splitlines()
     assert sum('"D-ECE": {"value"' in line for line in lines) > 20
@@ -86,7 +86,7 @@ def test_the_file_holds_what_the_page_is_made_of_and_a_line_for_each_measure(
 
 
 def test_each_loss_is_compared_with_the_first_on_the_same_images(folder: Path) -> None:
-    found = study(CalibrationStudyConfig(str(folder), draws=40))
+    found = study(folder, [], Settings(draws=40))
     assert found["against"]["loss"] == "focal"
     assert list(found["against"]["changes"]) == ["ssd"]
     for method in ("none", "platt"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,10 +24,21 @@ def benchmark(node: DictConfig) -> None:
     check_parts(options.train)
 
     from benchmarking.report import table, write
-    from benchmarking.timing import compare
+    from benchmarking.timing import Turns, compare
+    from benchmarking.workload import Workload
     from detector.runtime import distributed
 
-    result = compare(options, train, distributed.start(options.train.device))
+    workload = Workload(
+        train=options.train,
+        height=options.height,
+        width=options.width,
+        classes=options.classes,
+        objects=options.objects,
+        tf32=options.tf32,
+    )
+    turns = Turns(warmup=options.warmup, rounds=options.rounds, steps=options.steps)
+    result = compare(workload, turns, train, distributed.start(options.train.device))
+    result = {"command": shlex.join(["python", *sys.argv]), **result}
     print(table(result))
     if options.output is not None:
         write(result, options.output)

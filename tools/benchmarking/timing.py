@@ -7,32 +7,39 @@ because a single block may hit something else the machine does.
 from __future__ import annotations
 
 import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torchvision
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import detector
-from benchmarking.options import BenchmarkConfig
 from benchmarking.torchvision_retinanet import TorchvisionRetinaNet
-from detector.data.annotations import Rows, pack
-from detector.data.readers.base import Dataset
+from benchmarking.workload import SyntheticSet, Workload, synthetic_batch
 from detector.models.postprocess import postprocess
 from detector.runtime.distributed import World
 from detector.runtime.precision import processor_name
 from detector.runtime.stopwatch import Stopwatch
-from detector.structures import Batch, MicroBatches, Targets
+from detector.structures import MicroBatches
 from detector.training.setup import build
 from detector.training.train import backward
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How long both are timed.
+
+    warmup: steps of each before the clock runs. rounds: times that they take turns. steps: of a
+    turn.
+    """
+
+    warmup: int
+    rounds: int
+    steps: int
 
 
 class Contender(Protocol):
@@ -46,10 +53,10 @@ class Contender(Protocol):
 class Ours:
     """The training page's step and the evaluation's forward pass, without loader, log and EMA."""
 
-    def __init__(self, config: BenchmarkConfig, plain: dict[str, Any], world: World) -> None:
-        batch, targets = synthetic_batch(config, world.device)
-        data = SyntheticSet(config)
-        self.setup, self.state = build(config.train, plain, world, (data, data))
+    def __init__(self, workload: Workload, plain: dict[str, Any], world: World) -> None:
+        batch, targets = synthetic_batch(workload, world.device)
+        data = SyntheticSet(workload)
+        self.setup, self.state = build(workload.train, plain, world, (data, data))
         self.state.step = 1  # the first step also foretells its loss
         self.micro: MicroBatches = [(batch, targets)]
         self.clock = Stopwatch(world.device, enabled=False)
@@ -75,10 +82,17 @@ class Ours:
 class Theirs:
     """torchvision's model under the same optimizer, clipping and number format."""
 
-    def __init__(self, config: BenchmarkConfig, ours: Ours) -> None:
+    def __init__(self, workload: Workload, ours: Ours) -> None:
         setup = ours.setup
         self.setup, device = setup, setup.world.device
-        self.model = TorchvisionRetinaNet(config).to(device)
+        model = TorchvisionRetinaNet(
+            workload.train.backbone,
+            workload.train.model,
+            classes=workload.classes,
+            height=workload.height,
+            width=workload.width,
+        )
+        self.model = model.to(device)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad], lr=1e-4, fused=True
         )
@@ -107,46 +121,6 @@ class Theirs:
             self.model.eval()(self.images)
 
 
-def synthetic_batch(config: BenchmarkConfig, device: torch.device) -> tuple[Batch, Targets]:
-    """Random pixels, `objects` boxes of 16 to 256 px in each image; the same on every machine."""
-    n, m = config.train.batch_size, config.objects
-    generator = torch.Generator().manual_seed(0)
-    size = torch.tensor([config.width, config.height])
-    images = torch.randint(
-        256, (n, 3, config.height, config.width), generator=generator, dtype=torch.uint8
-    )
-    side = 16 * 16 ** torch.rand(n, m, 2, generator=generator)
-    side = torch.minimum(side, 0.9 * size)
-    corner = torch.rand(n, m, 2, generator=generator) * (size - side)
-    ids = tuple(range(1, n + 1))
-    sizes = torch.tensor([[config.height, config.width]] * n)
-    labels = torch.randint(config.classes, (n, m), generator=generator)
-    batch = Batch(images.to(device), sizes.to(device), torch.ones(n, 2, device=device), ids)
-    targets = Targets(
-        boxes=torch.cat([corner, corner + side], -1).to(device),
-        labels=labels.to(device),
-        crowd=torch.zeros(n, m, dtype=torch.bool, device=device),
-        image_sizes=sizes.to(device),
-        image_ids=ids,
-        keys=torch.arange(n, device=device),
-    )
-    return batch, targets
-
-
-class SyntheticSet(Dataset):
-    """One image without objects: what a run needs to know of data it never reads."""
-
-    def __init__(self, config: BenchmarkConfig) -> None:
-        rows = Rows([1], ["synthetic"], [(config.height, config.width)])
-        names = {k: f"class {k}" for k in range(config.classes)}
-        annotations = pack(rows, source="synthetic", categories=names, on_invalid="error")
-        super().__init__("synthetic", annotations)
-        self._size = (config.height, config.width, 3)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return np.zeros(self._size, np.uint8)
-
-
 @dataclass(frozen=True)
 class Timing:
     """Of one contender. seconds: of one step, for each block. peak_memory: bytes; None on a CPU."""
@@ -160,18 +134,18 @@ class Timing:
 
 
 def take_turns(
-    work: dict[str, Callable[[], None]], config: BenchmarkConfig, device: torch.device
+    work: dict[str, Callable[[], None]], turns: Turns, device: torch.device
 ) -> dict[str, Timing]:
     """Each `rounds` blocks of `steps` calls, in turn, after a warm-up that is not counted."""
     for call in work.values():
-        block(call, config.warmup, device)
+        block(call, turns.warmup, device)
     seconds: dict[str, list[float]] = {name: [] for name in work}
     peaks: dict[str, int | None] = dict.fromkeys(work)
-    for _ in range(config.rounds):
+    for _ in range(turns.rounds):
         for name, call in work.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds[name].append(block(call, config.steps, device))
+            seconds[name].append(block(call, turns.steps, device))
             if device.type == "cuda":
                 peaks[name] = max(peaks[name] or 0, torch.cuda.max_memory_allocated(device))
     return {name: Timing(seconds[name], peaks[name]) for name in work}
@@ -192,24 +166,29 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compare(config: BenchmarkConfig, plain: dict[str, Any], world: World) -> dict[str, Any]:
-    """Everything that `tools/benchmark.py` writes, in plain containers."""
-    if config.tf32:
+def compare(
+    workload: Workload, turns: Turns, plain: dict[str, Any], world: World
+) -> dict[str, Any]:
+    """What was timed, where, and the seconds of both, in plain containers.
+
+    plain: the values that `workload.train` was made of.
+    """
+    if workload.tf32:
         torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = config.tf32
-    ours = Ours(config, plain, world)
-    theirs = Theirs(config, ours)
+    torch.backends.cudnn.allow_tf32 = workload.tf32
+    ours = Ours(workload, plain, world)
+    theirs = Theirs(workload, ours)
     names = ("detector", "torchvision")
     contenders: dict[str, Contender] = dict(zip(names, (ours, theirs), strict=True))
     results = {}
     for kind, method in (("training", "train_step"), ("inference", "infer")):
         work = {name: getattr(contender, method) for name, contender in contenders.items()}
-        results[kind] = summary(take_turns(work, config, world.device), config.train.batch_size)
+        timings = take_turns(work, turns, world.device)
+        results[kind] = summary(timings, workload.train.batch_size)
     return {
-        "command": shlex.join(["python", *sys.argv]),
         "hardware": hardware(world.device),
         "versions": versions(),
-        "settings": settings(config, ours),
+        "settings": settings(workload, ours),
         **results,
     }
 
@@ -245,19 +224,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def settings(config: BenchmarkConfig, ours: Ours) -> dict[str, Any]:
+def settings(workload: Workload, ours: Ours) -> dict[str, Any]:
     """What was asked of both, and the parameters that each trains."""
-    train = config.train
-    precision = ours.setup.precision.name + (" (TF32)" if config.tf32 else "")
+    train = workload.train
+    precision = ours.setup.precision.name + (" (TF32)" if workload.tf32 else "")
     return {
         "backbone": train.backbone.options["arch"],
         "norm": ours.state.model.backbone.bn1.__class__.__name__,
         "frozen_stages": ours.state.model.backbone.frozen_stages,
         "channels": train.model.head.channels,
         "convolutions": {"detector": train.model.head.num_convs, "torchvision": 4},
-        "image": [config.height, config.width],
+        "image": [workload.height, workload.width],
         "batch_size": train.batch_size,
-        "classes": config.classes,
+        "classes": workload.classes,
         "precision": precision,
         "channels_last": {"detector": train.channels_last, "torchvision": False},
         "loss": train.loss.name,

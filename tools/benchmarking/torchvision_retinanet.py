@@ -14,8 +14,8 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarking.options import BenchmarkConfig
-from detector.config.schema import require
+from detector.config.model import ModelConfig
+from detector.config.schema import Plug, require
 from detector.models.backbones.resnet import STAGES
 from detector.models.norm import NUM_GROUPS
 
@@ -27,15 +27,15 @@ class TorchvisionRetinaNet(nn.Module):
     done by the loader, and the images have their size already.
     """
 
-    def __init__(self, config: BenchmarkConfig) -> None:
+    def __init__(
+        self, backbone: Plug, model: ModelConfig, *, classes: int, height: int, width: int
+    ) -> None:
         super().__init__()
-        backbone = config.train.backbone
         require(
             backbone.name == "resnet",
             f"backbone: {backbone.name} given; torchvision's RetinaNet is timed with a resnet",
         )
         options: dict[str, Any] = backbone.options
-        model = config.train.model
         norm = torchvision_norm(options.get("norm", "auto"))
         net: Any = get_model(options["arch"], weights=None, norm_layer=norm)
         freeze(net, options.get("frozen_stages") or 0)
@@ -56,14 +56,14 @@ class TorchvisionRetinaNet(nn.Module):
         head = RetinaNetHead(
             channels,
             9,
-            config.classes,
+            classes,
             norm_layer=partial(nn.GroupNorm, NUM_GROUPS) if has_norm else None,
         )
         self.net = RetinaNet(
             body,
-            config.classes,
-            min_size=min(config.height, config.width),
-            max_size=max(config.height, config.width),
+            classes,
+            min_size=min(height, width),
+            max_size=max(height, width),
             anchor_generator=anchors,
             head=head,
             detections_per_img=model.postprocess.detections_per_image,
