@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train losses every-loss compare test guarantees check tensorboard clean
+.PHONY: help train losses every-loss compare quick test slow guarantees check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -33,8 +33,17 @@ every-loss: ## the same with every loss there is, for seconds each: whether they
 compare: $(INSTALLED) ## train 6 losses with 3 seeds on generated data: a report (half an hour)
 	$(PYTHON_OF_VENV) tools/compare.py experiment=compare_generated output_dir=runs/compare $(ARGS)
 
-test: $(INSTALLED_DEV) ## run the tests; ARGS go to pytest, such as ARGS="-k focal"
-	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+# A thread per process: they share the processors already.
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+quick: $(INSTALLED_DEV) ## the tests that take no seconds each: a minute, while working
+	$(PYTEST) -m "not long and not slow" $(ARGS)
+
+test: $(INSTALLED_DEV) ## the tests of every change; ARGS go to pytest, such as ARGS="-k focal"
+	$(PYTEST) -m "not slow" --durations=15 $(ARGS)
+
+slow: $(INSTALLED_DEV) ## every test there is, every cell of every matrix
+	$(PYTEST) --durations=15 $(ARGS)
 
 guarantees: $(INSTALLED_DEV) ## make the figures of docs/guarantees.md (20 minutes); ARGS name cases
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.guarantees $(ARGS)

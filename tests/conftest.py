@@ -10,7 +10,25 @@ import pytest
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
-from tests.commands import Command, Outcome, function_of
+from tests.commands import ROOT, Command, Outcome, function_of
+
+LONG = (
+    "benchmarking", "inference/test_calibrate", "inference/test_evaluate", "inference/test_pred",
+    "laboratory/audit", "laboratory/compare/test_compare", "laboratory/compare/test_study",
+    "runs/test_launch", "runtime/test_signals", "studies", "test_configs", "test_docs",
+    "test_equal_runs", "test_face", "test_plugins", "test_promise", "test_scripts", "test_tools",
+    "test_wheel", "training", "criterion/test_initial_loss", "data/test_loader_workers", "test_cli",
+    "convert", "plots", "analysis/test_known_posterior",
+)  # fmt: skip
+"""Beginnings of the files whose tests train, start processes or draw: marked `long`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks by folder what `make quick` leaves out, so that a new test needs no thought of it."""
+    for item in items:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        if name.startswith(LONG):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_with_a_threshold_at_an_end_one_gamma_is_all_there_is(threshold: float) 
     assert torch.equal(ours, focal)
 
 
+@pytest.mark.long
 @given(x=st.floats(-200, 200), truth=st.booleans())
 def test_the_slope_always_points_towards_the_truth(x: float, truth: bool) -> None:
     logits = torch.tensor([x], dtype=torch.float64, requires_grad=True)

@@ -258,6 +258,7 @@ def test_objects_looked_at_in_parts_give_the_same_matches(
     assert torch.equal(whole.boxes, parts.boxes)
 
 
+@pytest.mark.long
 def test_five_thousand_objects_in_an_image_take_no_more_tables_than_a_few() -> None:
     code = """if True:
         import resource

@@ -45,7 +45,10 @@ def test_a_run_that_was_killed_is_not_running(tmp_path: Path) -> None:
     assert folder.read_status()["state"] == "running"
     assert status.is_busy(folder.status)
     process.send_signal(signal.SIGKILL)
-    time.sleep(0.1)  # until then it is a process without life, which has not been waited for
+    # Until the kernel has ended it, it runs; then it is a process that has not been waited for.
+    deadline = time.monotonic() + 30
+    while folder.read_status()["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert folder.read_status()["state"] == "killed"
     process.wait()
     assert folder.read_status()["state"] == "killed"
