@@ -71,11 +71,8 @@ MISTAKES = [
     (["focal"], "focal: not understood, keys are written KEY=VALUE; see --help"),
     (["output_dir=a=(b)"], "output_dir=a=(b): not understood, keys are written KEY=VALUE; see "),
     (["=1"], "=1: a key is missing; see --help"),
-    (
-        ["loss=null"],
-        "loss=null: a name is needed; allowed: balanced_cross_entropy, cross_entropy, ",
-    ),
-    (["+loss=3"], "+loss=3: a name is needed; allowed: balanced_cross_entropy, "),
+    (["loss=null"], "loss=null: a name is needed; allowed: " + ", ".join(CLASS_LOSSES)),
+    (["+loss=3"], "+loss=3: a name is needed; allowed: " + ", ".join(CLASS_LOSSES)),
     (["experiment=null"], "experiment=null: a name is needed; allowed: bccd_320, "),
     (["loss=focal,ssd"], "Ambiguous value for argument 'loss=focal,ssd' "),
     (["+loss=ssd"], "Multiple values for loss"),

@@ -12,6 +12,7 @@ from detector.config.registry import BOX_LOSSES
 from detector.structures import BACKGROUND, IGNORE, Predictions
 from tests.box_losses.cases import scattered, swapped, total
 from tests.by_hand import gradient, match, predict
+from tests.shipped import is_a_strangers
 from tests.synthetic import PlainCoder, make_anchors, make_matches, make_targets
 
 VARIANTS = [(name, {}) for name in BOX_LOSSES.names] + [
@@ -44,7 +45,11 @@ def test_nothing_but_positives_has_a_value_or_a_gradient(variant: tuple[str, dic
     pulled = gradient(loss.sum(), predictions.deltas).any(-1)
     touching = matches.foreground & (iou(predictions.boxes, matches.boxes) > 0)
     assert 0 < int(touching.sum()) < int(matches.foreground.sum())
-    assert torch.equal(pulled, touching if label(variant) in BLIND else matches.foreground)
+    if is_a_strangers("box_loss", variant[0]):  # it may be blind, which is listed for the others
+        assert bool((pulled <= matches.foreground).all())
+        assert bool(pulled[touching].all())
+    else:
+        assert torch.equal(pulled, touching if label(variant) in BLIND else matches.foreground)
 
 
 def test_moving_everything_changes_nothing(variant: tuple[str, dict]) -> None:
@@ -70,8 +75,8 @@ def test_a_perfect_box_costs_nothing_and_is_left_alone(variant: tuple[str, dict]
 
 
 def test_prediction_and_object_are_treated_alike(variant: tuple[str, dict]) -> None:
-    if variant[0] in ONE_SIDED:
-        pytest.skip("errors are counted from the anchor")
+    if variant[0] in ONE_SIDED or is_a_strangers("box_loss", variant[0]):
+        pytest.skip("errors are counted from the anchor, or may be")
     predictions, matches = scattered()
     # encode and decode round.
     torch.testing.assert_close(
