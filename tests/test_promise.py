@@ -23,7 +23,7 @@ STEPS = TEXT.partition("## How to add a class loss")[2].partition("### ")[0]
 
 BOX_LOSS = '''
 from detector.box_losses.base import BoxLoss, encoded_error, on_positives
-from detector.registry import BOX_LOSSES
+from detector.config.registry import BOX_LOSSES
 
 
 @BOX_LOSSES.register("my_box_loss")
@@ -37,7 +37,7 @@ class MyBoxLoss(BoxLoss):
 
 MATCHER = '''
 from detector.matchers.base import Matcher, Thresholds, match_images
-from detector.registry import MATCHERS
+from detector.config.registry import MATCHERS
 
 
 @MATCHERS.register("my_matcher")
