@@ -20,12 +20,11 @@ from torch import Tensor, nn
 import detector
 from benchmarking.torchvision_retinanet import TorchvisionRetinaNet
 from benchmarking.workload import SyntheticSet, Workload, synthetic_batch
-from detector.models.postprocess import postprocess
 from detector.runtime.distributed import World
 from detector.runtime.precision import processor_name
 from detector.runtime.stopwatch import Stopwatch
 from detector.structures import MicroBatches
-from detector.training.setup import build
+from detector.training.setup import build, predictor_of
 from detector.training.train import backward
 
 
@@ -60,6 +59,8 @@ class Ours:
         self.state.step = 1  # the first step also foretells its loss
         self.micro: MicroBatches = [(batch, targets)]
         self.clock = Stopwatch(world.device, enabled=False)
+        self.predictor = predictor_of(self.setup, self.state)
+        self.predictor.model = self.state.model  # one model in memory, as theirs is
 
     def train_step(self) -> None:
         state, model = self.state, self.state.model.train()
@@ -70,13 +71,8 @@ class Ours:
         state.scaler.update()
         state.optimizer.zero_grad()
 
-    @torch.no_grad()
     def infer(self) -> None:
-        batch, _ = self.micro[0]
-        with self.setup.precision.autocast(self.setup.world.device):
-            predictions = self.state.model.eval()(batch)
-        layout = self.state.criterion.layout
-        postprocess(predictions, layout, batch, self.setup.config.model.postprocess)
+        self.predictor.detect(self.micro[0][0])
 
 
 class Theirs:
