@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from detector.errors import ConfigError, DataError, UserError
     from detector.inference.detections import Detections
     from detector.inference.evaluate import evaluate
-    from detector.inference.predictor import Predictor, load
+    from detector.inference.load import load
+    from detector.inference.predictor import Predictor
     from detector.layouts import Layout, Objectness, Sigmoid, Softmax
     from detector.losses.base import ClassLoss
     from detector.matchers.base import Matcher
@@ -70,7 +71,8 @@ _HOMES = {
     "detector.errors": ("ConfigError", "DataError", "UserError"),
     "detector.inference.detections": ("Detections",),
     "detector.inference.evaluate": ("evaluate",),
-    "detector.inference.predictor": ("Predictor", "load"),
+    "detector.inference.load": ("load",),
+    "detector.inference.predictor": ("Predictor",),
     "detector.layouts": ("Layout", "Objectness", "Sigmoid", "Softmax"),
     "detector.losses.base": ("ClassLoss",),
     "detector.matchers.base": ("Matcher",),

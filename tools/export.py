@@ -1,4 +1,4 @@
-"""Writes weights as safetensors: `python tools/export.py checkpoint=FILE output=FILE`."""
+"""A model for other programs: `python tools/export.py checkpoint=FILE output=model.onnx`."""
 
 import checkout  # noqa: F401  what runs is this checkout, installed or not
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "generate": "describe the built-in data set, or write it out",
     "plot_losses": "draw losses and their gradients",
     "convert": "make a checkpoint of another framework's RetinaNet",
-    "export": "write weights as safetensors",
+    "export": "write a model for other programs: ONNX, or its weights as safetensors",
     "launch": "train many times, and print one table",
     "table": "print one table of finished runs",
     "replay": "repeat a step that was not finite, and say what was at fault",

@@ -84,8 +84,8 @@ def calibrate(
     )
     world = distributed.start(device)
     try:
-        dataset = val_set(saved, config, str(path))
         predictor = restore(saved, config, str(path), world.device)
+        dataset = val_set(predictor.classes, predictor.category_ids, config, str(path))
         rows = detect_all(predictor, dataset, world)
         stored, found = learn(coco.ground_truth(dataset.annotations), rows, link, fit)
         if with_anchors:

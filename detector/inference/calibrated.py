@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from detector.analysis.calibrators import Calibrator, Link
 from detector.analysis.operating_points import OperatingPoints
-from detector.config import from_plain
-from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.inference.detections import Detections
-from detector.losses.base import ClassLoss
-from detector.runs.checkpoint import CALIBRATION
+
+if TYPE_CHECKING:
+    from detector.losses.base import ClassLoss
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,14 @@ class Calibration:
         }
 
 
-def calibration_of(saved: Mapping[str, Any]) -> Calibration:
-    """What a calibrated checkpoint holds."""
-    state = saved[CALIBRATION]
-    loss = LOSSES.build(from_plain(saved["config"]).loss, len(saved["classes"]))
+def calibration_of(state: Mapping[str, Any], link: Link | None = None) -> Calibration:
+    """A calibration from what `Calibration.to_dict` has made of it.
+
+    link: the link inverse of the loss, for a calibrator that is made of it.
+    """
     own = state["calibrator"]
     return Calibration(
-        calibrator=None if own is None else Calibrator.from_dict(own, link=link_of(loss)),
+        calibrator=None if own is None else Calibrator.from_dict(own, link=link),
         raw=_points(state["raw"]),
         calibrated=_points(state["calibrated"]),
         note=state["note"],
@@ -96,6 +95,8 @@ def _points(state: Mapping[str, Any]) -> dict[str, OperatingPoints]:
 
 def link_of(loss: ClassLoss) -> Link | None:
     """A loss's `link_inverse` on arrays; None where it is not known."""
+    import torch  # here, since a calibration is applied where torch is not installed
+
     if loss.link_inverse(torch.full((1,), 0.5, dtype=torch.float64)) is None:
         return None
 

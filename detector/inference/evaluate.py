@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from detector.config import Config, EvaluationConfig, Evaluator
 from detector.config import Precision as PrecisionName
 from detector.config.registry import DATASETS
+from detector.config.schema import require
 from detector.data.images import read_pixels, require_folder
 from detector.data.readers.base import Dataset
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
+from detector.inference.graph import load_graph
+from detector.inference.load import is_graph
 from detector.inference.predictor import config_of, restore
 from detector.inference.score import measure, score, write_metrics, write_pictures
 from detector.runs import checkpoint
@@ -78,7 +82,8 @@ def evaluate(
     device: str = "auto",
     precision: PrecisionName | None = None,
 ) -> Evaluation:
-    """Scores a checkpoint on the val split of its own data; nothing but the file is needed.
+    """Scores a checkpoint, or an exported graph, on the val split of its own data; nothing but the
+    file is needed.
 
     Writes metrics.json, detections.json and the pictures of an analysis into `output_dir`
     (default: `evaluation` beside the checkpoint). data_root: where the data lie now. analysis:
@@ -89,8 +94,10 @@ def evaluate(
     Raises ConfigError for a file that is no checkpoint, DataError where the data do not have its
     classes.
     """
-    saved = checkpoint.load(path)
-    config = at_root(config_of(saved, str(path)), data_root)
+    graph = load_graph(path) if is_graph(path) else None
+    saved = checkpoint.load(path) if graph is None else {}
+    trained = config_of(saved, str(path)) if graph is None else graph.config
+    config = at_root(trained, data_root)
     evaluation = with_analysis(config.evaluation, analysis, evaluator, draws, pictures, worst)
     config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     require_pictures(config.evaluation)
@@ -98,8 +105,13 @@ def evaluate(
     folder.require_writable()
     world = distributed.start(device)
     try:
-        dataset = val_set(saved, config, str(path))
-        predictor = restore(saved, config, str(path), world.device)
+        if graph is None:
+            predictor = restore(saved, config, str(path), world.device)
+        else:
+            require(precision is None, f"precision: {precision} given, a graph has its own")
+            predictor = graph
+            predictor.config = config
+        dataset = val_set(predictor.classes, predictor.category_ids, config, str(path))
         calibrator = predictor.require_calibration().calibrator if calibrated else None
         metrics = score(predictor, dataset, world, folder=folder, calibrator=calibrator, seed=seed)
         return Evaluation(metrics, folder, world.is_main)
@@ -194,14 +206,16 @@ def at_root(config: Config, data_root: str | None) -> Config:
     return replace(config, data=replace(config.data, options=options))
 
 
-def val_set(saved: dict[str, Any], config: Config, path: str) -> Dataset:
-    """The val split. Raises DataError where its classes are not those of the checkpoint."""
+def val_set(
+    classes: Sequence[str], category_ids: Sequence[int], config: Config, path: str
+) -> Dataset:
+    """The val split. Raises DataError where its classes are not those of the model at `path`."""
     dataset = DATASETS.build(config.data).read("val")
     annotations = dataset.annotations
-    known = (tuple(saved["classes"]), tuple(saved["category_ids"]))
+    known = (tuple(classes), tuple(category_ids))
     if known != (annotations.classes, annotations.category_ids):
         raise DataError(
             f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
-            f"{saved['classes']}"
+            f"{list(classes)}"
         )
     return dataset

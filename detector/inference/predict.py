@@ -18,8 +18,11 @@ from detector.config import Precision as PrecisionName
 from detector.config.schema import require
 from detector.data.images import SUFFIXES, list_images, read_pixels, require_megapixels
 from detector.errors import DataError
+from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections
-from detector.inference.predictor import Threshold, config_of, restore
+from detector.inference.graph import load_graph
+from detector.inference.load import is_graph
+from detector.inference.predictor import config_of, restore
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
@@ -43,26 +46,31 @@ def predict(
 ) -> Path:
     """Detections of an image or of all images in a folder; the path of the JSON file.
 
-    Needs nothing but the checkpoint at `path`. Writes a copy of each image with the boxes drawn,
-    under its own name, and `predictions.json` into `output_dir` (default: `predictions` beside the
-    checkpoint). limit: the first images only. The other options are those of `Predictor` and
-    `load`. Images are computed one at a time, so that nothing that is found depends on the others.
+    Needs nothing but the checkpoint, or the exported graph, at `path`. Writes a copy of each image
+    with the boxes drawn, under its own name, and `predictions.json` into `output_dir` (default:
+    `predictions` beside the checkpoint). limit: the first images only. The other options are those
+    of `Predictor` and `load`. Images are computed one at a time, so that nothing that is found
+    depends on the others.
 
     Raises ConfigError for what cannot work, before anything is written; DataError at the end, when
     all others are done, where files could not be read.
     """
     require_megapixels(max_megapixels)
-    saved = checkpoint.load(path)
+    saved = None if is_graph(path) else checkpoint.load(path)
     source, output = Path(source), Path(output_dir or Path(path).parent / "predictions")
     names = find(source, output)[:limit]
     require_output(output, source, overwrite)
     world = distributed.start(device)
     try:
-        config = config_of(saved, str(path))
-        config = replace(config, precision=precision or config.precision)
-        predictor = restore(saved, config, str(path), world.device)
+        if saved is None:
+            require(precision is None, f"precision: {precision} given, a graph has its own")
+            model: ImageModel = load_graph(path)
+        else:
+            config = config_of(saved, str(path))
+            config = replace(config, precision=precision or config.precision)
+            model = restore(saved, config, str(path), world.device)
         call = partial(
-            predictor, threshold=threshold, operating_point=operating_point, calibrated=calibrated
+            model, threshold=threshold, operating_point=operating_point, calibrated=calibrated
         )
         return _predict(names, source, output, call, max_megapixels)
     finally:

@@ -14,20 +14,23 @@ from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.workers import Batches, explained
 from detector.evaluation import coco
-from detector.inference.predictor import Predictor
 from detector.runs.run_folder import RunFolder
 from detector.runtime.distributed import World
 from detector.structures import Batch, Targets
 
 if TYPE_CHECKING:
     from detector.analysis.calibrators import Calibrator
+    from detector.inference.graph import GraphPredictor
     from detector.inference.pictures import Pixels
+    from detector.inference.predictor import Predictor
+
+    Scored = Predictor | GraphPredictor
 
 Row = dict[str, Any]
 Truth = dict[str, list[Row]]
 
 
-def evaluation_images(predictor: Predictor, dataset: Dataset, world: World) -> Batches:
+def evaluation_images(predictor: Scored, dataset: Dataset, world: World) -> Batches:
     """The share of this process of the images that the config's evaluation asks for, in batches."""
     config = predictor.config
     return evaluation_batches(
@@ -42,7 +45,7 @@ def evaluation_images(predictor: Predictor, dataset: Dataset, world: World) -> B
     )
 
 
-def detect(predictor: Predictor, batches: Iterable[tuple[Batch, Targets]]) -> list[Row]:
+def detect(predictor: Scored, batches: Iterable[tuple[Batch, Targets]]) -> list[Row]:
     """Detections of all images as rows of COCO's results format, in the order of the batches."""
     rows: list[Row] = []
     for batch, _ in batches:
@@ -51,7 +54,7 @@ def detect(predictor: Predictor, batches: Iterable[tuple[Batch, Targets]]) -> li
     return rows
 
 
-def detect_all(predictor: Predictor, dataset: Dataset, world: World) -> list[Row]:
+def detect_all(predictor: Scored, dataset: Dataset, world: World) -> list[Row]:
     """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
     with explained():
         rows = detect(predictor, evaluation_images(predictor, dataset, world))
@@ -59,7 +62,7 @@ def detect_all(predictor: Predictor, dataset: Dataset, world: World) -> list[Row
 
 
 def score(
-    predictor: Predictor,
+    predictor: Scored,
     dataset: Dataset,
     world: World,
     *,

@@ -78,5 +78,5 @@ def flatten_levels(maps: Sequence[Tensor], width: int) -> Tensor:
 
     For maps in channels-last memory the reordering is a view; only the concatenation copies.
     """
-    rows = [x.permute(0, 2, 3, 1).reshape(len(x), -1, width) for x in maps]
+    rows = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width) for x in maps]
     return torch.cat(rows, 1)

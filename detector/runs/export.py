@@ -25,7 +25,9 @@ def export(path: str, output: str, *, overwrite: bool = False) -> Path:
         raise ConfigError("safetensors is needed: pip install safetensors") from None
     target = Path(output)
     if target.suffix != ".safetensors":
-        raise ConfigError(f"output: {output} given, a name that ends in .safetensors is needed")
+        raise ConfigError(
+            f"output: {output} given, a name that ends in .onnx or .safetensors is needed"
+        )
     if target.exists() and not overwrite:
         raise ConfigError(f"output: {output} is already there; overwrite=true replaces it")
     saved = checkpoint.load(path)

@@ -16,7 +16,7 @@ from detector.config.compose import to_yaml
 from detector.data.workers import explained
 from detector.errors import DivergedError, Preempted, UserError
 from detector.inference.evaluate import report, require_pictures
-from detector.inference.predictor import Predictor, load
+from detector.inference.predictor import Predictor, load_checkpoint
 from detector.runs.resume import Opened, open_folder
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
@@ -41,7 +41,7 @@ class Run:
     def load(self, which: Literal["best", "last"] = "best", *, device: str = "auto") -> Predictor:
         """The model with the best weights of the run, or with its last."""
         folder = RunFolder(self.folder)
-        return load(folder.best if which == "best" else folder.last, device=device)
+        return load_checkpoint(folder.best if which == "best" else folder.last, device=device)
 
 
 def run(config: Config, plain: dict[str, Any]) -> Run:

@@ -12,9 +12,9 @@ import torch
 
 from detector.analysis import calibrators
 from detector.config import from_plain
-from detector.config.registry import DATASETS
+from detector.config.registry import DATASETS, LOSSES
 from detector.data.export import write_coco
-from detector.inference.calibrated import calibration_of, link_of
+from detector.inference.calibrated import Calibration, calibration_of, link_of
 from detector.losses.focal import FocalLoss
 from detector.losses.ssd import SSDLoss
 from detector.runs import checkpoint
@@ -24,6 +24,12 @@ from tests.commands import Command, script
 from tests.training.tiny import TINY, tiny
 
 METHODS = ["none", *calibrators.KINDS]
+
+
+def stored_in(saved: dict[str, Any]) -> Calibration:
+    """What a calibrated checkpoint holds."""
+    loss = LOSSES.build(from_plain(saved["config"]).loss, len(saved["classes"]))
+    return calibration_of(saved[CALIBRATION], link_of(loss))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,7 @@ def test_the_copy_holds_all_that_the_checkpoint_held_and_the_calibration(folder:
     after = checkpoint.load(folder / "calibrated.pt")
     assert set(after) - set(before) == {CALIBRATION}
     assert CALIBRATION not in before
-    stored = calibration_of(after)
+    stored = stored_in(after)
     assert stored.calibrator is not None
     assert (stored.calibrator.kind, stored.calibrator.target) == ("platt", "hit")
     assert set(stored.raw) == set(stored.calibrated) == {"lrp", "f1", "cost"}
@@ -98,7 +104,7 @@ def test_the_copy_holds_all_that_the_checkpoint_held_and_the_calibration(folder:
 def test_predict_maps_scores_by_the_stored_calibrator(command: Command, folder: Path) -> None:
     raw = predictions(command, folder, "threshold=0")
     mapped = predictions(command, folder, "threshold=0", "calibrated=true")
-    stored = calibration_of(checkpoint.load(folder / "calibrated.pt"))
+    stored = stored_in(checkpoint.load(folder / "calibrated.pt"))
     assert stored.calibrator is not None
     for before, after in zip(raw, mapped, strict=True):
         labels = np.array([i - 1 for i in before["category_ids"]])
@@ -117,7 +123,7 @@ def test_predict_shows_what_the_thresholds_of_each_class_keep(
     argv = [f"calibrated={str(calibrated).lower()}"]
     every = predictions(command, folder, "threshold=0", *argv)
     shown = predictions(command, folder, "threshold=auto", f"operating_point={point}", *argv)
-    stored = calibration_of(checkpoint.load(folder / "calibrated.pt"))
+    stored = stored_in(checkpoint.load(folder / "calibrated.pt"))
     points = (stored.calibrated if calibrated else stored.raw)[point]
     limits = [np.inf if limit is None else limit for limit in points.thresholds]
     for all_of_it, part in zip(every, shown, strict=True):
@@ -162,7 +168,7 @@ def test_each_method_can_be_stored_and_read(command: Command, folder: Path, meth
     argv = [*source(folder), "output=other.pt", f"method={method}", "draws=0"]
     outcome = command("calibrate", *argv)
     assert (outcome.code, outcome.err) == (0, "")
-    own = calibration_of(checkpoint.load("other.pt")).calibrator
+    own = stored_in(checkpoint.load("other.pt")).calibrator
     assert (own.kind if own else "none") == method
 
 

@@ -17,7 +17,8 @@ from detector.data.loader import EvaluationItems, collate
 from detector.errors import ConfigError, DataError
 from detector.inference.detections import Detections
 from detector.inference.predict import predict
-from detector.inference.predictor import Predictor, load
+from detector.inference.predictor import Predictor
+from detector.inference.predictor import load_checkpoint as load
 from tests.data.files import write_image
 from tests.training.tiny import go, tiny
 
@@ -122,7 +123,7 @@ def test_what_is_not_stored_cannot_be_asked_for(model: Predictor) -> None:
 def test_what_is_no_image_is_named(model: Predictor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"array of shape \(64, 64\) and type uint8 given"):
         model(np.zeros((64, 64), np.uint8))
-    with pytest.raises(ConfigError, match=r"a tensor \(64, 64, 3\) of torch.uint8 given"):
+    with pytest.raises(DataError, match=r"a tensor \(64, 64, 3\) of torch.uint8 given"):
         model(torch.zeros(64, 64, 3, dtype=torch.uint8))
     (tmp_path / "a.jpg").write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image"):

@@ -1,0 +1,274 @@
+"""An exported graph finds what its checkpoint finds, through every door."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import detector
+from detector.config import from_plain
+from detector.config.registry import DATASETS
+from detector.data.export import write_coco
+from detector.errors import ConfigError, DataError
+from detector.inference import onnx as export
+from detector.inference.graph import GraphPredictor, load_graph
+from detector.inference.onnx import Agreement, compare, export_onnx, matched
+from detector.runs import checkpoint
+from tests.commands import ROOT, Command
+from tests.data.files import write_image
+from tests.training.tiny import go, tiny
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+LAYOUTS = {"focal": "Sigmoid", "ssd": "Softmax", "yolo_objectness": "Objectness"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run under `run`, its graph as graph.onnx, val images under `val`."""
+    path = tmp_path_factory.mktemp("onnx")
+    plain = tiny(path / "run", steps=12, batch_size=8)
+    go(plain)
+    write_coco(DATASETS.build(from_plain(plain).data).read("val"), path, "val")
+    export_onnx(path / "run" / "checkpoints" / "last.pt", path / "graph.onnx")
+    return path
+
+
+@pytest.fixture(scope="module")
+def last(folder: Path) -> Path:
+    return folder / "run" / "checkpoints" / "last.pt"
+
+
+def test_a_graph_is_called_as_a_checkpoint_and_finds_the_same(folder: Path, last: Path) -> None:
+    """Alone and several at a time, at sizes that the exporter has not seen."""
+    graph = detector.load(folder / "graph.onnx")
+    model = detector.load(last, device="cpu")
+    assert isinstance(graph, GraphPredictor)
+    assert (graph.classes, graph.category_ids) == (model.classes, model.category_ids)
+    generator = np.random.default_rng(0)
+    images = [
+        generator.integers(0, 256, (height, width, 3), np.uint8)
+        for height, width in ((64, 64), (37, 90), (130, 66), (64, 64))
+    ]
+    agreement = compare(model, graph, images)
+    assert agreement.detections == 2 * 4 * 100
+    assert agreement.is_same, agreement
+    assert agreement.score < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ssd", "yolo_objectness"])
+def test_every_layout_is_exported(loss: str, tmp_path: Path) -> None:
+    folder = go(tiny(tmp_path / "run", steps=2, loss={"name": loss, "weight": 1.0}))
+    path, agreement = export_onnx(folder / "checkpoints" / "last.pt", tmp_path / "graph.onnx")
+    assert agreement.is_same
+    assert load_graph(path).layout == LAYOUTS[loss]
+
+
+def test_the_tools_take_a_graph_like_a_checkpoint(
+    command: Command, folder: Path, last: Path
+) -> None:
+    graph = f"checkpoint={folder / 'graph.onnx'}"
+    assert command("evaluate", graph, "output_dir=scores").code == 0
+    ours = json.loads(Path("scores/metrics.json").read_text())
+    theirs = json.loads((folder / "run" / "metrics.json").read_text())
+    assert ours["AP"] == pytest.approx(theirs["AP"], abs=1e-3)
+    words = (f"source={folder / 'val'}", "threshold=0")
+    assert command("predict", graph, *words, "output_dir=a").code == 0
+    assert command("predict", f"checkpoint={last}", *words, "output_dir=b", "device=cpu").code == 0
+    a, b = (json.loads(Path(f"{name}/predictions.json").read_text()) for name in "ab")
+    for row, other in zip(a, b, strict=True):
+        assert row["file"] == other["file"]
+        np.testing.assert_allclose(row["scores"], other["scores"], atol=1e-4)
+
+
+def test_exporting_says_how_both_agree(command: Command, folder: Path, last: Path) -> None:
+    write_image(Path("images/a.png"), 40, 60)
+    outcome = command("export", f"checkpoint={last}", "output=a.onnx", "images=images")
+    assert (outcome.code, outcome.err) == (0, "")
+    first, written = outcome.out.splitlines()[-2:]
+    assert first.startswith("the same as the checkpoint: 1 images, 200 detections: 0 without")
+    assert written == "written: a.onnx"
+    again = command("export", f"checkpoint={last}", "output=a.onnx")
+    assert again.message == "output: a.onnx is already there; overwrite=true replaces it"
+    assert sorted(p.name for p in Path().iterdir()) == ["a.onnx", "images"]
+
+
+def test_a_graph_that_finds_something_else_is_not_written(
+    folder: Path, last: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of the last weights beside a checkpoint of which one bias is another."""
+    saved = checkpoint.load(last)
+    for state in (saved["model"], saved["ema"]):
+        for name, value in state.items():
+            if name.endswith("head.class_outputs.bias"):
+                value += 0.1
+    checkpoint.save(tmp_path / "other.pt", saved)
+    graph = (folder / "graph.onnx").read_bytes()
+    monkeypatch.setattr(export, "write_graph", lambda _, __, path: path.write_bytes(graph))
+    with pytest.raises(ConfigError, match=r"the graph does not find what .*other\.pt finds"):
+        export_onnx(tmp_path / "other.pt", tmp_path / "a.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["other.pt"]
+
+
+def test_nothing_found_proves_nothing() -> None:
+    assert not Agreement(images=3, detections=0, unmatched=0, score=0.0, box=0.0).is_same
+    assert Agreement(3, 100, 2, 0.0, 0.0).is_same
+    assert not Agreement(3, 100, 3, 0.0, 0.0).is_same
+
+
+def test_partners_have_one_class_much_overlap_and_nearly_one_score() -> None:
+    def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Any:
+        arrays = np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels)
+        return detector.Detections(*arrays, ("a", "b"), (1, 2))
+
+    ours = found([[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.8, 0.7], [0, 1, 0])
+    assert matched(ours, ours) == (0, 0.0, 0.0)
+    theirs = found(
+        [[0, 0, 10, 10.05], [0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.7, 0.7], [0, 1, 1]
+    )
+    unmatched, score, box = matched(ours, theirs)
+    assert unmatched == 4  # another score; another class: two of each side
+    assert (score, round(box, 3)) == (0.0, 0.05)
+
+
+@pytest.mark.slow
+def test_a_calibrated_graph_maps_scores_as_its_checkpoint(
+    command: Command, folder: Path, last: Path
+) -> None:
+    words = ("draws=0", "device=cpu", "min_detections=1")
+    outcome = command("calibrate", f"checkpoint={last}", "output=calibrated.pt", *words)
+    assert outcome.code == 0, outcome.err
+    export_onnx("calibrated.pt", "calibrated.onnx")
+    pixels = np.asarray(Image.open(folder / "val" / "000001.png").convert("RGB"))
+    results = [
+        detector.load(name, **where)(pixels, threshold=0.0, calibrated=True)
+        for name, where in (("calibrated.pt", {"device": "cpu"}), ("calibrated.onnx", {}))
+    ]
+    np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-5)
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision", "cv2", "albumentations", "pycocotools"):
+    sys.modules[name] = None  # an import of it fails
+import detector
+print(len(detector.load(sys.argv[1])(sys.argv[2], threshold=0.0)))
+"""
+
+
+def test_a_graph_needs_no_torch(folder: Path) -> None:
+    argv = [str(folder / "graph.onnx"), str(folder / "val" / "000001.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *argv],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "100\n"
+
+
+class TestHostileFiles:
+    def test_what_is_no_graph_is_refused_in_a_line(self, folder: Path, tmp_path: Path) -> None:
+        whole = (folder / "graph.onnx").read_bytes()
+        contents = {"empty": b"", "text": b"<html>", "cut": whole[: len(whole) // 2]}
+        for name, content in contents.items():
+            path = tmp_path / f"{name}.onnx"
+            path.write_bytes(content)
+            with pytest.raises(ConfigError, match="cannot be read as ONNX") as caught:
+                detector.load(path)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(ConfigError, match=r"no\.onnx is not a file"):
+            detector.load(tmp_path / "no.onnx")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("", "does not say what its outputs mean"),
+            ("[]", "does not say what its outputs mean"),
+            ("{}", "does not say what its outputs mean"),
+            ('{"format_version": 99}', "does not say what its outputs mean"),
+        ],
+    )
+    def test_metadata_of_others_are_refused(
+        self, folder: Path, tmp_path: Path, text: str, words: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=words):
+            detector.load(changed(folder, tmp_path, lambda _: text))
+
+    def test_a_newer_format_and_a_config_with_code_are_refused(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        def newer(meaning: dict[str, Any]) -> dict[str, Any]:
+            return meaning | {"format_version": 99}
+
+        def evil(meaning: dict[str, Any]) -> dict[str, Any]:
+            return meaning | {"config": {"loss": {"_target_": "os.system"}}}
+
+        with pytest.raises(ConfigError, match="has format 99, 1 is what this version reads"):
+            detector.load(changed(folder, tmp_path, newer))
+        with pytest.raises(ConfigError, match="`_target_` is refused"):
+            detector.load(changed(folder, tmp_path, evil))
+
+    def test_data_outside_of_the_folder_and_operators_of_others_are_refused(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        import onnx
+
+        model = onnx.load(folder / "graph.onnx")
+        weight = model.graph.initializer[0]
+        weight.ClearField("raw_data")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        entry = weight.external_data.add()
+        entry.key, entry.value = "location", "../../../etc/passwd"
+        (tmp_path / "outside.onnx").write_bytes(model.SerializeToString())
+        other = onnx.load(folder / "graph.onnx")
+        other.graph.node[0].domain = "com.somebody"
+        (tmp_path / "custom.onnx").write_bytes(other.SerializeToString())
+        for name in ("outside", "custom"):
+            with pytest.raises(ConfigError, match="cannot be read as ONNX"):
+                detector.load(tmp_path / f"{name}.onnx")
+
+
+def changed(folder: Path, tmp_path: Path, change: Any) -> Path:
+    """The graph with other metadata."""
+    import onnx
+
+    model = onnx.load(folder / "graph.onnx")
+    (entry,) = [e for e in model.metadata_props if e.key == "detector"]
+    new = change(json.loads(entry.value))
+    entry.value = new if isinstance(new, str) else json.dumps(new)
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_what_cannot_be_exported_is_said_before_anything_is_made(
+    last: Path, tmp_path: Path
+) -> None:
+    saved = checkpoint.load(last)
+    saved["config"]["model"]["anchors"] = {"stride_mode": "image", "offset": 0.0}
+    checkpoint.save(tmp_path / "image.pt", saved)
+    with pytest.raises(ConfigError, match="stride_mode: image cannot be exported"):
+        export_onnx(tmp_path / "image.pt", tmp_path / "a.onnx")
+    with pytest.raises(ConfigError, match=r"a name that ends in \.onnx is needed"):
+        export_onnx(last, tmp_path / "a.pb")
+    with pytest.raises(ConfigError, match="images: nowhere is not a folder"):
+        export_onnx(last, tmp_path / "a.onnx", images="nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        export_onnx(last, tmp_path / "a.onnx", images=str(tmp_path / "empty"))
+
+
+def test_a_device_or_a_precision_is_none_of_a_graphs_business(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="device: cuda given, a graph computes on the cpu"):
+        detector.load(folder / "graph.onnx", device="cuda")
+    with pytest.raises(ConfigError, match="precision: bfloat16 given, a graph has its own"):
+        detector.load(folder / "graph.onnx", precision="bfloat16")
