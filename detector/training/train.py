@@ -254,16 +254,16 @@ def update(
     config, world, scaler = setup.config, setup.world, state.scaler
     scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
-    # One small read tells every rank the same, so all step or none does.
-    rest = [sums.positives.to(norm), norm.new_tensor(float(stop_requested))]
+    # One small read tells every rank the same, so all step or none does; it is the only one.
+    rest = [sums.positives.to(norm), norm.new_tensor(float(stop_requested)), norm]
     facts = torch.stack([*sums.terms.values(), *rest])
     facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
-    *values, positives, stops = facts
+    *values, positives, stops, norm_before = facts
     terms = dict(zip(sums.terms, values, strict=True))
-    is_finite = math.isfinite(norm) and all(map(math.isfinite, facts))
+    is_finite = all(map(math.isfinite, facts))
     if is_finite:
         scaler.step(state.optimizer)
         state.criterion.update(sums.statistics, terms, positives)
     scaler.update()
     state.optimizer.zero_grad()
-    return Update(terms, float(norm), is_finite, stops > 0)
+    return Update(terms, norm_before, is_finite, stops > 0)
