@@ -68,8 +68,7 @@ def require_matplotlib() -> None:
         importlib.import_module("matplotlib")
     except ModuleNotFoundError:
         raise ConfigError(
-            "matplotlib: needed for pictures and not installed; "
-            "pip install 'dense-detector[report]'"
+            "matplotlib: needed for pictures and not installed; pip install matplotlib"
         ) from None
 
 

@@ -53,4 +53,4 @@ def test_without_matplotlib_it_is_said_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError) as caught:
         require_matplotlib()
-    assert str(caught.value).endswith("not installed; pip install 'dense-detector[report]'")
+    assert str(caught.value).endswith("not installed; pip install matplotlib")

@@ -117,5 +117,5 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = command("plot_losses")
     assert outcome.code == 2
-    assert outcome.message.endswith("pip install 'dense-detector[report]'")
+    assert outcome.message.endswith("pip install matplotlib")
     assert list(tmp_path.iterdir()) == []

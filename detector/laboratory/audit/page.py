@@ -20,8 +20,8 @@ def require_report() -> None:
             importlib.import_module(module)
         except ModuleNotFoundError:
             raise ConfigError(
-                f"page: true needs {module}, which is not installed; it comes with the extra "
-                "`report` (pip install 'dense-detector[report]'), and page=false does without"
+                f"page: true needs {module}, which is not installed: pip install {module}; "
+                "page=false does without"
             ) from None
 
 

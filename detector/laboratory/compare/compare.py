@@ -173,11 +173,7 @@ def html(folder: Path) -> list[Path]:
     """The report as a page with figures, where what draws it is installed."""
     for module in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(module) is None:
-            print(
-                f"no report.html: {module} is not installed; pip install 'dense-detector[report]'"
-            )
+            print(f"no report.html: {module} is not installed; pip install {module}")
             return []
-    if importlib.util.find_spec(REPORT) is None:
-        return []
     report: Any = importlib.import_module(REPORT)
     return [report.write_report(folder)]
