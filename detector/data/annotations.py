@@ -37,6 +37,7 @@ class Annotations:
     ids: (B,) int64, as in the file: they may repeat.
     classes: K names. category_ids: K ids of the file; sorted, so class k has the k-th smallest.
     dropped: a line for each invalid object that was left out, naming file, image and object.
+    notes: a line for each rule by which something was read that is written in another form.
     """
 
     image_ids: NDArray[np.int64]
@@ -51,6 +52,7 @@ class Annotations:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -101,7 +103,7 @@ class Annotations:
         outside = int((inside(self.xywh, self.sizes[owners]) < 1).sum())
         if outside:
             lines.append(f"{outside} boxes leave their image and are clipped")
-        return lines + [f"dropped: {line}" for line in self.dropped]
+        return [*lines, *self.notes, *(f"dropped: {line}" for line in self.dropped)]
 
 
 PER_IMAGE = ("image_ids", "file_names", "sizes")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +207,38 @@ def require_files(folder: Path, names: Iterable[str], source: str) -> None:
         more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         some = ", ".join(sorted(missing)[:MAX_NAMED])
         raise DataError(f"{source}: {len(missing)} files are not in {folder}: {some}{more}")
+
+
+def same_name(folder: Path, name: str) -> str:
+    """The name of the file that a name means: itself, or its only twin in another form of Unicode.
+
+    Names are compared as text alone; none of them is opened.
+    """
+    parent, base = os.path.split(name)
+    if base.isascii() or _refuse(name):
+        return name
+    present = _names_by_form(folder / parent)
+    twins = present.get(unicodedata.normalize("NFC", base), [])
+    return os.path.join(parent, twins[0]) if base not in twins and len(twins) == 1 else name
+
+
+@lru_cache(maxsize=64)
+def _names_by_form(folder: Path) -> dict[str, list[str]]:
+    """The entries of a folder by their composed form."""
+    found: dict[str, list[str]] = {}
+    for name in _listing(folder):
+        found.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    return found
+
+
+def may_be_opened(folder: Path, name: str) -> bool:
+    """Whether a name is that of a file which lies in the folder, links followed."""
+    path = folder / name
+    return _refuse(name) is None and path.is_file() and _is_under(_real(folder), path)
+
+
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def _refuse(name: str) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from detector.errors import DataError
 from detector.evaluation import coco
+from detector.evaluation.canonical import (
+    Canonical,
+    canonical,
+    canonical_detections,
+    load_json,
+)
 
 Row = dict[str, Any]
 Truth = dict[str, list[Row]]
@@ -30,7 +35,12 @@ def read_ground_truth(path: Path) -> Truth:
 
     A missing area is that of the box. Raises DataError naming the file, the entry and its id.
     """
-    content = load(path, "annotations")
+    return read_with_notes(path)[0]
+
+
+def read_with_notes(path: Path) -> tuple[Truth, Canonical]:
+    """As `read_ground_truth`, with what was read that is written in another form."""
+    content, done = canonical(load(path, "annotations"))
     if not isinstance(content, dict):
         raise DataError(f"{path}: is not an object with images, annotations and categories")
     truth = {}
@@ -48,12 +58,16 @@ def read_ground_truth(path: Path) -> Truth:
         coco.check_ground_truth(truth)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return truth
+    return truth, done
 
 
-def read_detections(path: Path, truth: Truth) -> list[Row]:
-    """COCO results on this ground truth. Raises DataError naming the file, the entry and its id."""
-    rows = _rows(path, "detections", load(path, "detections"))
+def read_detections(path: Path, truth: Truth, images: Canonical | None = None) -> list[Row]:
+    """COCO results on this ground truth. Raises DataError naming the file, the entry and its id.
+
+    images: what was done to the ground truth, whose image ids may be text.
+    """
+    content, _ = canonical_detections(load(path, "detections"), images or Canonical())
+    rows = _rows(path, "detections", content)
     try:
         coco.check_detections(truth, rows)
     except DataError as error:
@@ -75,10 +89,7 @@ def load(path: Path, key: str) -> Any:
     """The content of a JSON file. Raises DataError where there is none, or it is no JSON."""
     if not path.is_file():
         raise DataError(f"{key}={path}: there is no such file")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # of the text, of UTF-8, of endless brackets
-        raise DataError(f"{path}: is not JSON: {error}") from None
+    return load_json(path)
 
 
 def _rows(path: Path, group: str, rows: Any) -> list[Row]:

@@ -145,8 +145,10 @@ def evaluate_detections(
     require_pictures(config)
     folder = RunFolder(Path(output_dir or source.parent / "evaluation"))
     folder.require_writable()
-    truth = files.read_ground_truth(Path(annotations))
-    rows = files.read_detections(source, truth)
+    truth, done = files.read_with_notes(Path(annotations))
+    rows = files.read_detections(source, truth, done)
+    for line in done.lines():
+        print(f"{annotations}: {line}")
     if config.analysis:
         files.check_scores(source, rows)
     rows = coco.sort_results(rows)

@@ -149,7 +149,7 @@ GOOD = {"image_id": 3, "category_id": 91, "bbox": [0.0, 0.0, 5.0, 5.0], "score":
             "allowed: 0, 91, 1000000",
         ),
         ({"image_id": 99}, "found.json: detections[1]: image_id 99 is none of the 12 images"),
-        ({"image_id": "3"}, "found.json: detections[1] (image '3'): image_id '3' is no integer"),
+        ({"image_id": "c"}, "found.json: detections[1] (image 'c'): image_id 'c' is no integer"),
         ({"bbox": [0, 0, -1, 5]}, "found.json: detections[1] (image 3): bbox [0, 0, -1, 5] is not"),
         ({"bbox": [0, 0, 5]}, "found.json: detections[1] (image 3): bbox [0, 0, 5] is not four "),
         ({"bbox": None}, "found.json: detections[1] (image 3): bbox None is not four fin"),

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from detector.config.registry import DATASETS
 from detector.config.schema import require
 from detector.data.annotations import Annotations, OnInvalid, Rows, pack
-from detector.data.images import FolderDataset, require_files, require_folder, require_megapixels
+from detector.data.images import (
+    FolderDataset,
+    may_be_opened,
+    read_size,
+    require_files,
+    require_folder,
+    require_megapixels,
+    same_name,
+)
 from detector.data.readers.base import Dataset, Reader, Split
 from detector.errors import DataError
+from detector.evaluation.canonical import Canonical, canonical, load_json
 
 MAX_SIDE = 1_000_000
 """Pixels; a larger `width` or `height` in a file is a mistake."""
@@ -58,7 +67,8 @@ class CocoReader(Reader):
         if not file.is_file():
             raise DataError(f"data.{split}_annotations={file}: there is no such file")
         folder = require_folder(self.root / self.images[split], f"data.{split}_images")
-        annotations = read_coco(file, self.on_invalid)
+        other = self.root / self.annotations["val" if split == "train" else "train"]
+        annotations = read_coco(file, self.on_invalid, folder, other)
         limit = self.limits[split]
         if limit is not None:
             annotations = annotations.select(range(min(limit, len(annotations))))
@@ -67,13 +77,23 @@ class CocoReader(Reader):
         return FolderDataset(str(file), annotations, folder, self.max_megapixels)
 
 
-def read_coco(path: Path, on_invalid: OnInvalid = "error") -> Annotations:
+def read_coco(
+    path: Path,
+    on_invalid: OnInvalid = "error",
+    folder: Path | None = None,
+    other: Path | None = None,
+) -> Annotations:
     """The annotations of a file. Raises DataError naming the file and what is wrong where in it.
 
-    Annotation ids may repeat or be 0; `iscrowd` and `area` may be missing (0 and width * height).
+    What is written in another form is read in the one form of `evaluation.canonical`. Annotation
+    ids may repeat or be 0; `iscrowd` and `area` may be missing (0 and width * height). folder: of
+    the images, where their names are looked up, and their sizes where the file has none. other: the
+    file of the other split.
     """
     file = _File(path)
-    content = load_json(path)
+    content, done = canonical(load_json(path), other)
+    if folder is not None:
+        find_images(content, folder, done)
     if not isinstance(content, dict):
         file.fail("", "is not an object with images, annotations and categories")
     categories = _read_categories(file, content)
@@ -81,22 +101,34 @@ def read_coco(path: Path, on_invalid: OnInvalid = "error") -> Annotations:
     index_of = _read_images(file, content, rows)
     for where, row in file.rows(content, "annotations"):
         _read_annotation(file, where, row, rows, index_of, categories)
-    return pack(rows, source=str(path), categories=categories, on_invalid=on_invalid)
+    annotations = pack(rows, source=str(path), categories=categories, on_invalid=on_invalid)
+    return replace(annotations, notes=tuple(done.lines()))
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError with the byte at which it goes wrong."""
-    data = path.read_bytes()
-    try:
-        text = data.decode()
-        return json.loads(text)
-    except UnicodeDecodeError as error:
-        reason, byte = "is not UTF-8", error.start
-    except json.JSONDecodeError as error:
-        reason, byte = f"is not JSON: {error.msg}", len(error.doc[: error.pos].encode())
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; 100,000 brackets
-        raise DataError(f"{path}: is not JSON that can be read: {error}") from None
-    raise DataError(f"{path}: {reason}, at byte {byte} of {len(data)}")
+def find_images(content: Any, folder: Path, done: Canonical) -> None:
+    """Names as the files in a folder have them, and sizes from the files where there are none.
+
+    A name with the other slash, or in another form of Unicode (a Mac writes an accent as a letter
+    of its own), is that of the file it means.
+    """
+    images = content.get("images") if isinstance(content, dict) else None
+    for row in images if isinstance(images, list) else []:
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+            continue
+        name = row["file_name"].replace("\\", "/")
+        if "coco_url" in row and not may_be_opened(folder, name):
+            name = name if not may_be_opened(folder, Path(name).name) else Path(name).name
+        if (found := same_name(folder, name)) != row["file_name"]:
+            row["file_name"] = found
+            done.counts["names have another slash or another form of Unicode: of the file"] += 1
+        if not _has_size(row) and may_be_opened(folder, found):
+            row["height"], row["width"] = read_size(folder / found)
+            done.counts["images have no size: taken from the header of the file"] += 1
+
+
+def _has_size(row: dict[str, Any]) -> bool:
+    """Whether an image states a size; 0 and -1 are what tools write that do not know it."""
+    return all(row.get(key) not in (None, 0, -1) for key in ("height", "width"))
 
 
 class _File:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug
-from detector.data.readers.coco import load_json, read_coco
+from detector.data.readers.coco import read_coco
 from detector.errors import ConfigError, DataError
+from detector.evaluation.canonical import load_json
 from tests.data.files import CONTENT, content, write_coco_set, write_image, write_json
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "coco128"
@@ -151,7 +152,7 @@ def test_a_missing_or_mistyped_key_is_named_with_its_place(
     with pytest.raises(DataError, match=rf"train\.json: {part}\[1\].*key '{key}' is missing"):
         read_coco(write_json(tmp_path, value))
     wrong: list[Any] = [None, [], {}, True, 10**400]
-    wrong += [1.5, "7"] if key not in ("file_name", "name") else [1.5, 7]
+    wrong += [1.5, "7x"] if key not in ("file_name", "name") else [1.5, 7]
     for bad in wrong:
         value = content()
         value[part][1][key] = bad
@@ -177,7 +178,7 @@ def test_a_file_that_is_no_object_is_refused(tmp_path: Path, value: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "bbox", [[], [1, 2, 3], [1, 2, 3, 4, 5], ["1", 2, 3, 4], [1, None, 3, 4], [10**400, 1, 2, 2]]
+    "bbox", [[], [1, 2, 3], [1, 2, 3, 4, 5], ["1 px", 2, 3, 4], [1, None, 3, 4], [10**400, 1, 2, 2]]
 )
 def test_a_bbox_that_is_not_four_numbers_is_refused(tmp_path: Path, bbox: list[Any]) -> None:
     value = content()
