@@ -56,8 +56,9 @@ def open_folder(
 
 
 def _open(config: Config, plain: dict[str, Any]) -> Opened:
-    folder = RunFolder(_path(config, plain))
+    folder = folder_of(config, plain)
     folder.require_writable()
+    # A run of an older version holds no lock, nor does any where there are none; see lock.py.
     if status.is_busy(folder.status):
         pid = folder.read_status()["process"]["pid"]
         raise ConfigError(f"output_dir: {folder.path} is in use by process {pid} of this machine")
@@ -106,15 +107,15 @@ def _newest(folder: RunFolder, notes: list[str]) -> tuple[Path | None, dict[str,
     return None, None
 
 
-def _path(config: Config, plain: dict[str, Any]) -> Path:
+def folder_of(config: Config, plain: dict[str, Any]) -> RunFolder:
     """As given, else the run folder in which the resumed checkpoint lies, else the default."""
     if config.output_dir is not None:
-        return Path(config.output_dir)
+        return RunFolder(Path(config.output_dir))
     if config.resume not in (None, "auto"):
         parent = Path(config.resume).absolute().parent
         if parent.name == CHECKPOINTS:
-            return parent.parent
-    return default_path(config, plain)
+            return RunFolder(parent.parent)
+    return RunFolder(default_path(config, plain))
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "status.json"
 
     @property
+    def lock(self) -> Path:
+        """What a run locks while it works here."""
+        return self.path / ".lock"
+
+    @property
     def last(self) -> Path:
         return self.path / CHECKPOINTS / "last.pt"
 

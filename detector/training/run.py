@@ -17,7 +17,8 @@ from detector.data.workers import explained
 from detector.errors import DivergedError, Preempted, UserError
 from detector.inference.evaluate import report, require_pictures
 from detector.inference.predictor import Predictor, load_checkpoint
-from detector.runs.resume import Opened, open_folder
+from detector.runs.lock import claimed
+from detector.runs.resume import Opened, folder_of, open_folder
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
 from detector.runtime.distributed import World
@@ -56,16 +57,17 @@ def run(config: Config, plain: dict[str, Any]) -> Run:
 
 def _start(config: Config, plain: dict[str, Any]) -> Run:
     check_versions()
+    plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     world = distributed.start(config.device, config.process_timeout)
     try:
-        return _run(config, plain, world)
+        with claimed(folder_of(config, plain), world):
+            return _run(config, plain, world)
     finally:
         distributed.stop()
 
 
 def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     began = time.perf_counter()
-    plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     require_pictures(config.evaluation)
     opened, resumed = open_folder(config, plain, world)
     folder = opened.folder

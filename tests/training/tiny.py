@@ -12,7 +12,7 @@ from typing import Any
 
 from detector.config import from_plain
 from detector.training.run import run
-from tests.commands import ROOT
+from tests.commands import ROOT, Outcome
 
 TINY: dict[str, Any] = {
     "loss": {"name": "focal", "weight": 1.0, "alpha": 0.25, "gamma": 2.0},
@@ -91,3 +91,32 @@ def launch(
     )
     assert wanted is None or wanted.exists(), done.stderr[-3000:]
     return done
+
+
+SMALL = (
+    *("experiment=smoke", "device=cpu", "precision=float32", "tensorboard=false", "log_every=1"),
+    *("data.image_size=64", "data.max_size=32", "data.num_train=6", "data.num_val=2"),
+    *("model.fpn.channels=16", "model.head.channels=16", "loader.num_workers=0", "steps=2"),
+)
+"""A run of seconds as overrides of the command."""
+
+
+def started(
+    folder: Path, *overrides: str, before: str = "", **options: Any
+) -> subprocess.Popen[str]:
+    """The command `train`, begun in a process of its own. before: Python code that runs first."""
+    code = (
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n"
+        "from detector.cli.train import main\nmain()"
+    )
+    command = [sys.executable, "-c", code, *SMALL, f"output_dir={folder}", *overrides]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, **(pipes | options))
+
+
+def trained(folder: Path, *overrides: str, before: str = "", **options: Any) -> Outcome:
+    """What came out of the command `train` in a process of its own."""
+    process = started(folder, *overrides, before=before, **options)
+    out, err = process.communicate(timeout=120)
+    return Outcome(process.returncode, out, err)
