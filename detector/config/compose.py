@@ -6,9 +6,12 @@ plain Python.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from detector.config import schema
 from detector.config.train import Config, from_plain
@@ -40,3 +43,12 @@ def plain_values(node: DictConfig) -> dict[str, Any]:
 def to_yaml(values: dict[str, Any]) -> str:
     """The text of config.yaml."""
     return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def read_yaml(path: Path) -> dict[str, Any] | None:
+    """The keys of a config.yaml, references not followed; None for a file that is none."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(path.read_text()), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else None

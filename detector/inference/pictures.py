@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from detector.errors import ConfigError
 from detector.plots.precision_recall import draw_precision_recall
 from detector.plots.reliability import draw_reliability
 from detector.plots.style import require_matplotlib, save, styled
+from detector.runs import own_files
 
 Row = dict[str, Any]
 Pixels = Callable[[int], NDArray[np.uint8]]
@@ -60,7 +60,7 @@ def _paged(
 
 def write_figures(analysis: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes PNGs in place of earlier ones. Raises ConfigError without matplotlib."""
-    shutil.rmtree(folder, ignore_errors=True)
+    own_files.remove(folder, own_files.FIGURES)
     with styled():
         drawn = figures_of(analysis)
         return [
@@ -88,7 +88,7 @@ def write_worst(
     top: int,
 ) -> list[Path]:
     """Draws the worst images of each kind, the truth on the left, what is shown on the right."""
-    shutil.rmtree(folder, ignore_errors=True)
+    own_files.remove(folder, own_files.WORST)
     worst = {kind: images[:top] for kind, images in analysis["worst_images"].items()}
     wanted = {row["image_id"] for images in worst.values() for row in images}
     packed = pack(

@@ -12,8 +12,8 @@ import torch
 import detector
 from detector.config import Config
 from detector.errors import ConfigError
-from detector.runs import status
-from detector.runs.checkpoint import FORMAT_VERSION, TEMPORARY, load
+from detector.runs import own_files, status
+from detector.runs.checkpoint import FORMAT_VERSION, load
 from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
 from detector.runtime.distributed import World
 
@@ -62,8 +62,9 @@ def _open(config: Config, plain: dict[str, Any]) -> Opened:
     if status.is_busy(folder.status):
         pid = folder.read_status()["process"]["pid"]
         raise ConfigError(f"output_dir: {folder.path} is in use by process {pid} of this machine")
-    for left in folder.last.parent.glob(f"*{TEMPORARY}"):  # of a save that was killed
-        left.unlink()
+    if folder.holds_a_run():
+        _require_ours(folder)
+    own_files.remove(folder.last.parent, own_files.UNFINISHED)  # of a save that was killed
     notes: list[str] = []
     if config.resume == "auto":
         source, content = _newest(folder, notes)
@@ -78,13 +79,29 @@ def _open(config: Config, plain: dict[str, Any]) -> Opened:
         notes += _compare(content, plain, str(source), is_named=is_named)
     goes_on = config.resume == "auto" or (source is not None and folder.owns(source))
     if folder.holds_a_run() and not goes_on:
-        if not config.overwrite:
-            raise ConfigError(
-                f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
-                "overwrite=true replaces it"
-            )
-        folder.clear()
+        notes += _replaced(folder, config)
     return Opened(folder, source, tuple(notes))
+
+
+def _require_ours(folder: RunFolder) -> None:
+    """Raises ConfigError where a file of the name of a run's is no run's."""
+    if not own_files.is_of_a_run(folder):
+        file = folder.config if folder.config.exists() else folder.last
+        raise ConfigError(
+            f"output_dir: {folder.path} holds {file.relative_to(folder.path)}, but nothing that "
+            "tells a run of this project; another folder is needed"
+        )
+
+
+def _replaced(folder: RunFolder, config: Config) -> list[str]:
+    """What to tell once the files of the run in a folder are removed, as `overwrite=true` asks."""
+    if not config.overwrite:
+        raise ConfigError(
+            f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
+            "overwrite=true replaces it"
+        )
+    left = own_files.clear(folder)
+    return [own_files.in_words(left)] if left else []
 
 
 def _newest(folder: RunFolder, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:

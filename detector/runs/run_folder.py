@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +82,11 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def mark(self) -> Path:
+        """What tells the folder of a run from others; see own_files.py."""
+        return self.path / ".detector-run"
+
+    @property
     def last(self) -> Path:
         return self.path / CHECKPOINTS / "last.pt"
 
@@ -131,15 +135,6 @@ class RunFolder:
     def owns(self, checkpoint: Path) -> bool:
         """Whether a checkpoint lies where a run in this folder writes its own."""
         return checkpoint.resolve().parent == self.last.parent.resolve()
-
-    def clear(self) -> None:
-        """Removes what a run writes and nothing else."""
-        files = [self.config, self.log, self.initial, self.evaluations, self.metrics]
-        files.append(self.detections)
-        for file in [*files, self.status]:
-            file.unlink(missing_ok=True)
-        for folder in (self.last.parent, self.tensorboard, self.crash, self.figures, self.worst):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def write_status(self, state: str, **facts: Any) -> None:
         """status.json: `state` is running, done, failed, diverged or preempted; see status.py."""

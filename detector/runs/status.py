@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+STATES = ("running", "done", "failed", "diverged", "preempted")
+"""What a run writes of itself."""
+
 SILENT_AFTER = 900.0
 """Seconds without a word after which a run on another machine is taken for dead."""
 

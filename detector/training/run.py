@@ -17,6 +17,7 @@ from detector.data.workers import explained
 from detector.errors import DivergedError, Preempted, UserError
 from detector.inference.evaluate import report, require_pictures
 from detector.inference.predictor import Predictor, load_checkpoint
+from detector.runs import own_files
 from detector.runs.lock import claimed
 from detector.runs.resume import Opened, folder_of, open_folder
 from detector.runs.run_folder import RunFolder
@@ -79,6 +80,7 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
         state.load_state_dict(resumed)
     if world.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
+        own_files.mark(folder)
         folder.config.write_text(to_yaml(setup.plain))
         log: Log | Silent = Log(
             folder, setup.num_steps, state.step, config.tensorboard, evaluated=state.evaluated

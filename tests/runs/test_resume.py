@@ -13,7 +13,7 @@ import torch
 import detector
 from detector.config import from_plain
 from detector.errors import ConfigError
-from detector.runs import checkpoint, status
+from detector.runs import checkpoint, own_files, status
 from detector.runs.checkpoint import load, save
 from detector.runs.resume import Opened, differences, open_folder
 from detector.runs.run_folder import RunFolder
@@ -32,6 +32,7 @@ def make_run(path: Path) -> Path:
     folder = RunFolder(path)
     folder.last.parent.mkdir(parents=True)
     folder.config.write_text("mine")
+    own_files.mark(folder)
     save(folder.last, {"config": tiny(path), "step": 3})
     return folder.last
 

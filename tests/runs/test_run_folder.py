@@ -28,16 +28,6 @@ def test_the_hash_follows_what_is_learned_and_nothing_else(tmp_path: Path) -> No
     assert config_hash(plain) != config_hash({**plain, "seed": 1})
 
 
-def test_clearing_removes_only_what_a_run_writes(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.last.parent.mkdir()
-    folder.last.touch()
-    folder.config.touch()
-    (tmp_path / "notes.txt").touch()
-    folder.clear()
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-
-
 def test_the_status_is_one_json_object(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_status("failed", step=3, message='"quoted"')
