@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,11 +42,15 @@ def command(
 
     def call(tool: str, *argv: str, run: Callable[[DictConfig], None] | None = None) -> Outcome:
         monkeypatch.setattr(sys, "argv", [f"{tool}.py", *argv])
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
         code = 0
         try:
             hydra_app.main(tool, run or function_of(tool))
         except SystemExit as error:
             code = int(error.code or 0)
+        finally:  # --info logs to a stdout that is gone afterwards
+            root.handlers, root.level = handlers, level
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 

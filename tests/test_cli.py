@@ -49,7 +49,7 @@ def test_each_kind_of_error_has_its_code(
     def run(_: DictConfig) -> None:
         raise error
 
-    outcome = command("train", "hydra/hydra_logging=none", *flags, run=run)
+    outcome = command("train", *flags, run=run)
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err == ("no\n" if code == 75 else "error: no\n")
 

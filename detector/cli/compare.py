@@ -27,6 +27,8 @@ def run(node: DictConfig) -> None:
     comparison, base = checked_run(Comparison, node, OWN)
 
     def compose(words: Sequence[str]) -> dict[str, Any]:
+        # Those of `losses` and `sweep`, which a yaml may state.
+        hydra_app.refuse_code_in_words(words, "losses, sweep")
         more = copy.copy(args)
         more.overrides = [*args.overrides, *words]
         values = plain_values(hydra_app.compose(args.config_name or "compare", more))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,28 +27,28 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import detector
+from detector.cli import yaml_files
+from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
 from detector.errors import ConfigError, Preempted, UserError, did_you_mean
 
-PACKAGE = Path(detector.__file__).parent
-CONFIGS = next(f for f in (PACKAGE / "configs", PACKAGE.parent / "configs") if f.is_dir())
-"""The yaml files: a wheel holds them inside the package, a checkout beside it."""
-
 VERSION_BASE = "1.3"
 
-HYDRAS_OWN = {
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-    "logging.FileHandler",
-    "logging.StreamHandler",
-}
-"""What Hydra's part of a config may name for Hydra to call."""
+SET_BY_HYDRA = ("hydra.searchpath", "hydra.runtime", "hydra.overrides", "hydra.job")
+"""What Hydra writes into its own part of a config while it composes: where files lie and what the
+command says. `hydra.job` is looked at key by key."""
+
+OF_THE_JOB = ("hydra.job.name", "hydra.job.config_name", "hydra.job.override_dirname")
+
+RUNS_CODE = ("plugins", "slurm")
+"""Keys whose values are run: modules to import, and commands for a cluster's job."""
 
 Run = Callable[[DictConfig], None]
+
+yaml_files.install()
 
 
 def main(config_name: str, run: Run) -> None:
@@ -70,28 +72,34 @@ def answered(call: Callable[[], None]) -> None:
 
 def _main(config_name: str, run: Run, argv: list[str]) -> None:
     args = parse(argv)
-    config = compose(args.config_name or config_name, args)
+    config_name = args.config_name or config_name
+    if args.multirun:
+        _run_each(config_name, run, args)
+        return
+    config = compose(config_name, args)
     if not wants_hydra(args):
         run(config)
         return
-    errors: list[UserError] = []
     with tempfile.TemporaryDirectory() as folder:
-        own = own_overrides(config_name, folder)
-        # Beside the other overrides: argparse takes them as one group.
-        position = argv.index(args.overrides[0]) if args.overrides else len(argv)
-        sys.argv[1:] = [*argv[:position], *own, *argv[position:]]
-        hydra.main(str(CONFIGS), config_name, VERSION_BASE)(_job(run, errors))()
-    if errors:
-        sys.exit(errors[0].exit_code)
+        # In words that mean the same to Hydra as to `compose`, which has checked them.
+        own = [*search_path(args), *own_overrides(config_name, folder)]
+        sys.argv[1:] = [*shown(args), *args.overrides, *own]
+        hydra.main(str(config_folder(args)), config_name, VERSION_BASE)(run)()
 
 
-def _job(run: Run, errors: list[UserError]) -> Run:
-    """`run` as a job of a multirun: the others go on after an error, except where told to stop.
+def _run_each(config_name: str, run: Run, args: argparse.Namespace) -> None:
+    """The runs of a multirun, one after another; all are composed before the first begins.
 
-    Hydra would print a line of its own before passing an exception on.
+    The others go on after an error, except where told to stop. Hydra composes only: its launcher
+    would set variables and write logs as a config says.
     """
-
-    def job(config: DictConfig) -> None:
+    jobs = [argparse.Namespace(**{**vars(args), "overrides": words}) for words in sweep(args)]
+    configs = [compose(config_name, job) for job in jobs]
+    errors: list[UserError] = []
+    for i, (job, config) in enumerate(zip(jobs, configs, strict=True)):
+        if len(jobs) > 1:
+            print(f"#{i}: {' '.join(job.overrides)}", flush=True)
+        sys.argv[1:] = [*flags(job), *job.overrides]  # for who asks how this run was started
         try:
             run(config)
         except Preempted as error:
@@ -99,8 +107,41 @@ def _job(run: Run, errors: list[UserError]) -> Run:
         except UserError as error:
             errors.append(error)
             _print(error)
+    if errors:
+        sys.exit(errors[0].exit_code)
 
-    return job
+
+def sweep(args: argparse.Namespace) -> Iterator[list[str]]:
+    """The overrides of each run of a multirun: `loss=focal,ssd seed=0` gives two."""
+    parsed = OverridesParser.create().parse_overrides(args.overrides)
+    check_choices(parsed)
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    swept = [o for o in parsed if o.is_sweep_override()]
+    for words in BasicSweeper.split_arguments(swept, None)[0]:
+        yield [*fixed, *words]
+
+
+def flags(args: argparse.Namespace) -> list[str]:
+    """The flags that say where the configs are."""
+    named = {
+        "--config-name": args.config_name,
+        "--config-path": args.config_path,
+        "--config-dir": args.config_dir,
+    }
+    return [word for flag, value in named.items() if value is not None for word in (flag, value)]
+
+
+def shown(args: argparse.Namespace) -> list[str]:
+    """The flags of what Hydra is to show instead of a run."""
+    switches = {
+        "--help": args.help,
+        "--hydra-help": args.hydra_help,
+        "--shell-completion": args.shell_completion,
+        "--resolve": args.resolve,
+    }
+    named = {"--cfg": args.cfg, "--info": args.info, "--package": args.package}
+    words = [flag for flag, value in switches.items() if value]
+    return [*words, *(w for flag, value in named.items() if value for w in (flag, value))]
 
 
 def _exit(error: UserError) -> NoReturn:
@@ -139,9 +180,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def wants_hydra(args: argparse.Namespace) -> bool:
-    """Whether the command asks for more than one plain run."""
+    """Whether the command asks for something to be shown instead of a run."""
     shows = args.help or args.hydra_help or args.cfg or args.info
-    return bool(shows or args.multirun or args.shell_completion)
+    return bool(shows or args.shell_completion)
 
 
 def own_overrides(config_name: str, folder: str) -> list[str]:
@@ -158,30 +199,41 @@ def own_overrides(config_name: str, folder: str) -> list[str]:
 
 
 def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
-    """The composed config; of a multirun what its jobs have in common.
+    """The composed config.
 
-    Raises ConfigError where the config would have Hydra call something. A config from elsewhere
-    (--config-dir) is data.
+    Raises ConfigError where the config would set how Hydra works, or names code to run that the
+    command line does not name. A config from elsewhere (--config-dir, --config-path) is data.
     """
-    overrides = args.overrides
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = OverridesParser.create().parse_overrides(args.overrides)
     check_choices(parsed)
-    if args.multirun:
-        overrides = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    if args.config_dir is not None:
-        folder = Path(args.config_dir).resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir: {folder} is not a folder")
-        quoted = str(folder).replace("'", r"\'")
-        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
-    folder = Path(args.config_path).resolve() if args.config_path else CONFIGS
-    with hydra.initialize_config_dir(str(folder), version_base=VERSION_BASE):
+    refuse_hydra(parsed)
+    overrides = [*args.overrides, *search_path(args)]
+    with hydra.initialize_config_dir(str(CONFIGS), version_base=VERSION_BASE):
+        own = hydra.compose(overrides=[], return_hydra_config=True)
+    with hydra.initialize_config_dir(str(config_folder(args)), version_base=VERSION_BASE):
         config = hydra.compose(config_name, overrides, return_hydra_config=True)
-    refuse_code(OmegaConf.to_container(config.hydra, resolve=False))
+    require_own(config.hydra, own.hydra)
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
+    refuse_code(config, parsed)
     return config
+
+
+def config_folder(args: argparse.Namespace) -> Path:
+    """The folder that the command's main yaml is in."""
+    return Path(args.config_path).resolve() if args.config_path else CONFIGS
+
+
+def search_path(args: argparse.Namespace) -> list[str]:
+    """The override by which Hydra looks into --config-dir too. Raises ConfigError for no folder."""
+    if args.config_dir is None:
+        return []
+    folder = Path(args.config_dir).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir: {folder} is not a folder")
+    quoted = str(folder).replace("'", r"\'")
+    return [f"hydra.searchpath=['file://{quoted}']"]
 
 
 def composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -213,14 +265,78 @@ def check_choices(overrides: list[Override]) -> None:
             )
 
 
-def refuse_code(node: Any) -> None:
-    """Raises ConfigError where Hydra's part of a config names code that is not Hydra's own.
+def refuse_hydra(overrides: list[Override]) -> None:
+    """Raises ConfigError for a key of Hydra's own."""
+    for override in overrides:
+        if override.is_hydra_override():
+            raise ConfigError(
+                f"{override.input_line}: is refused, how Hydra works is not for a command to set"
+            )
 
-    Hydra instantiates its launcher, sweeper and callbacks, and logging its handlers, by path.
+
+def require_own(node: DictConfig, own: DictConfig) -> None:
+    """Raises ConfigError where Hydra's part of a config differs from that of no config at all.
+
+    Hydra instantiates its launcher, sweeper and callbacks by path, sets variables, writes logs.
     """
-    for path, key, value in walk(node, "hydra"):
-        if key in ("_target_", "()", "class") and value not in HYDRAS_OWN:
-            raise ConfigError(f"{path}: {value!r} is refused, a config cannot name code to run")
+    given, known = _values(node), _values(own)
+    for path in sorted(given.keys() | known.keys()):
+        if path.startswith(SET_BY_HYDRA[:3]) or path in (*OF_THE_JOB, "hydra.job"):
+            continue
+        if given.get(path) != known.get(path):
+            value = given.get(path)
+            raise ConfigError(f"{path}: {value!r} is refused, a config cannot set how Hydra works")
+
+
+def _values(node: DictConfig) -> dict[str, Any]:
+    """Values that hold no others, by their path; of the others only that they are there."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    return {
+        path: type(value).__name__ if isinstance(value, dict | list) else value
+        for path, _, value in walk(plain, "hydra")
+    }
+
+
+def refuse_code(config: DictConfig, overrides: list[Override]) -> None:
+    """Raises ConfigError for code that a yaml file names and the command line does not.
+
+    The project's own files name none, so what there is has to be what the command says.
+    """
+    told = OmegaConf.create({})
+    for override in overrides:
+        key = str(override.key_or_group)
+        if key.partition(".")[0] in (*RUNS_CODE, "runs"):
+            OmegaConf.update(told, key, override.value(), force_add=True)
+    for key in RUNS_CODE:
+        value = _raw(config, key)
+        if value and value != _raw(told, key):
+            raise ConfigError(
+                f"{key}: {value} is refused, it comes from a yaml file and what it names is run; "
+                f"where you trust it, say all of it on the command line: {key}=..."
+            )
+    if "runs" in config and _raw(config, "runs") != _raw(told, "runs"):
+        for run in _resolved(config, "runs"):
+            refuse_code_in_words(shlex.split(str(run)), "runs")
+
+
+def refuse_code_in_words(words: Iterable[str], key: str) -> None:
+    """Raises ConfigError where overrides that a config holds name code, or flags."""
+    for word in words:
+        if word.lstrip("+~").partition("=")[0].partition(".")[0] in RUNS_CODE or word[:1] == "-":
+            raise ConfigError(
+                f"{key}: {word!r} is refused, what it names is run; it has to be on the command "
+                "line itself"
+            )
+
+
+def _raw(node: DictConfig, key: str) -> Any:
+    """What stands at a key, references as they are written; None for nothing."""
+    return OmegaConf.to_container(node, resolve=False).get(key)  # type: ignore[union-attr]
+
+
+def _resolved(node: DictConfig, key: str) -> list[Any]:
+    value = OmegaConf.select(node, key)
+    return list(value) if isinstance(value, ListConfig) else []
 
 
 def explain(error: Exception) -> str:

@@ -64,8 +64,9 @@ def compare(
         plain = study.with_factor(plan.configs[arm.name], chosen.factors[arm.name])
         study.write_config(plain, files.configs, arm.name)
     write_study(files, config, plan, chosen.record)
+    plugins = config.train.plugins
     jobs = [
-        study.job(f"{arm.name}/seed_{seed}", arm.name, files.configs, seed)
+        study.job(f"{arm.name}/seed_{seed}", arm.name, files.configs, seed, plugins=plugins)
         for seed in range(config.seeds)  # seed by seed: a study that is stopped early is balanced
         for arm in arms
     ]

@@ -56,7 +56,8 @@ def learning_rates(
             key = f"{name}-lr_{factor:g}"
             configs_folder = files.search / "configs"
             study.write_config(study.with_factor(held_out, factor), configs_folder, key)
-            jobs.append(study.job(f"{name}/lr_{factor:g}", key, configs_folder, 0))
+            run, plugins = f"{name}/lr_{factor:g}", checked.plugins
+            jobs.append(study.job(run, key, configs_folder, 0, plugins=plugins))
     progress = Progress(jobs, files.search, steps)
     results = launch.launch(jobs, files.search, machine, progress.say, progress.look, stop)
     progress.close()

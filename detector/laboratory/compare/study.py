@@ -142,10 +142,14 @@ def write_config(plain: Plain, folder: Path, name: str) -> None:
     known.write_text(json.dumps(plain, indent=1) + "\n")
 
 
-def job(name: str, config: str, configs: Path, seed: int) -> Job:
-    """A run of a config that lies in `configs`; name: of its folder."""
+def job(name: str, config: str, configs: Path, seed: int, *, plugins: Sequence[str] = ()) -> Job:
+    """A run of a config that lies in `configs`; name: of its folder.
+
+    plugins: those of the config, which are said again: of a file none is imported.
+    """
     source = ("--config-path", str(configs.absolute()), "--config-name", config)
-    return Job(name, (*source, f"seed={seed}"))
+    said = (f"plugins=[{','.join(plugins)}]",) if plugins else ()
+    return Job(name, (*source, f"seed={seed}", *said))
 
 
 def surroundings() -> Plain:
