@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.errors import ConfigError
+from detector.runtime import archive
+from detector.runtime.pickles import Ordered, PlainUnpickler, Unreadable, load_plain
 
 STATE_KEYS = ("state_dict", "model")
 """Under which of them a state dict lies in a file that holds more."""
@@ -34,12 +37,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ConfigError(f"weights: {path} holds no state dict (names and tensors)")
-    return {str(name): _tensor(path, str(name), value) for name, value in content.items()}
+    tensors = {str(name): _tensor(path, str(name), value) for name, value in content.items()}
+    arrays = {id(value): value.num_bytes for value in content.values() if isinstance(value, Array)}
+    if sum(arrays.values()) > path.stat().st_size:
+        raise ConfigError(f"weights: {path}: its arrays claim to be larger than the file")
+    return tensors
 
 
 def _tensor(path: Path, name: str, value: Any) -> Tensor:
     if isinstance(value, Array):
-        return torch.from_numpy(value.values)
+        return value.tensor
     if isinstance(value, Tensor):
         return value
     raise ConfigError(f"weights: {path}: {name} is no tensor but a {type(value).__name__}")
@@ -48,29 +55,29 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
 def read_torch(path: Path) -> Any:
     """What `torch.save` was given. Raises ConfigError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            return archive.read(file, legacy=True)
     except OSError as error:
         raise ConfigError(f"weights: {path} cannot be read: {error.strerror or error}") from None
-    except Exception:  # of many kinds, whose words advise to switch `weights_only` off
-        raise ConfigError(
-            f"weights: {path} cannot be read: it is damaged, or holds more than tensors and plain "
-            "values; where you trust it, save its state dict alone"
-        ) from None
+    except Unreadable as error:
+        hint = (
+            "; where you trust it, save its state dict alone" if "holds more" in str(error) else ""
+        )
+        raise ConfigError(f"weights: {path} cannot be read: {error}{hint}") from None
 
 
 def read_pickle(path: Path) -> Any:
     """Plain values and `Array`s of a pickle. Raises ConfigError for one that holds more."""
     try:
-        with open(path, "rb") as file:
-            return ArrayUnpickler(file, encoding="latin1").load()
+        content = path.read_bytes()
+        return load_plain(content, ArrayUnpickler, encoding="latin1")
     except OSError as error:
         raise ConfigError(f"weights: {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # a damaged pickle raises of many kinds
-        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
-        raise ConfigError(f"weights: {path} cannot be read: {reason}") from None
+    except Unreadable as error:
+        raise ConfigError(f"weights: {path} cannot be read: {error}") from None
 
 
-class ArrayUnpickler(pickle.Unpickler):
+class ArrayUnpickler(PlainUnpickler):
     """Knows numbers, text, lists, dicts and numpy's arrays of numbers.
 
     Arrays are put together here: what a pickle names is never looked up, so nothing of it is
@@ -102,40 +109,54 @@ class DType:
 
 
 class Array:
-    """Stands for `numpy.ndarray`."""
+    """Stands for `numpy.ndarray`. Its numbers are copied when they are asked for, not before: a
+    pickle can name the same bytes many times."""
 
-    values: NDArray[Any]
+    data: bytes | str = b""
+    dtype = np.dtype("f4")
+    shape: tuple[int, ...] = (0,)
+    order: Literal["C", "F"] = "C"
 
     def __init__(self, *_: Any) -> None:
-        self.values = np.zeros(0)
+        pass
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, data = state
-        content = data.encode("latin1") if isinstance(data, str) else data
-        self.values = make_array(content, dtype, shape, "F" if is_fortran else "C")
+        self.fill(data, dtype, shape, "F" if is_fortran else "C")
 
+    def fill(self, data: bytes | str, dtype: DType, shape: tuple[int, ...], order: str) -> None:
+        """Raises Unreadable where the data are not those of the shape."""
+        self.data, self.dtype, self.shape = data, dtype.dtype, tuple(map(int, shape))
+        self.order = "F" if order == "F" else "C"
+        if min(self.shape, default=0) < 0 or len(data) != self.num_bytes:
+            raise Unreadable("it is damaged")
 
-def make_array(data: bytes, dtype: DType, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    """A copy of the numbers in the machine's order of bytes."""
-    flat = np.frombuffer(data, dtype.dtype)
-    values = flat.reshape(shape, order="F" if order == "F" else "C")
-    return np.array(values, dtype.dtype.newbyteorder("="), order="C")
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """The numbers in the machine's order of bytes."""
+        data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
+        values = np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order)
+        return torch.from_numpy(np.array(values, self.dtype.newbyteorder("="), order="C"))
 
 
 def from_buffer(data: bytes, dtype: DType, shape: tuple[int, ...], order: str) -> Array:
     """An array as pickles of protocol 5 hold it."""
     array = Array()
-    array.values = make_array(data, dtype, shape, order)
+    array.fill(data, dtype, shape, order)
     return array
 
 
-def encode(text: str, encoding: str) -> bytes:
-    """Bytes as pickles of protocol 2 hold them."""
+def encode(text: str, encoding: str) -> str:
+    """Bytes as pickles of protocol 2 hold them, left as text: `Array` knows what it stands for."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(
             f"it holds text in {encoding}, only arrays of numbers are read"
         )
-    return text.encode("latin1")
+    return text
 
 
 def no_bytes() -> bytes:
@@ -150,6 +171,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): DType,
     ("_codecs", "encode"): encode,
     ("__builtin__", "bytes"): no_bytes,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): Ordered,
 }
 """What a pickle may name, and what it gets."""
+
+ArrayUnpickler.built = (Array, DType, Ordered)

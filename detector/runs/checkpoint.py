@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import torch
 
 from detector.errors import ConfigError, StorageError
+from detector.runtime import archive
+from detector.runtime.pickles import Unreadable
 
 FORMAT_VERSION = 3
 READABLE = (1, 2, FORMAT_VERSION)
@@ -119,15 +121,13 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             fits = fits_checksum(file)
-            content = _unpack(file) if fits is not False else None
+            if fits is False:
+                raise Unreadable("it is damaged (its checksum is of other bytes)")
+            content = archive.read(file)
     except OSError as error:
         raise ConfigError(f"checkpoint: {path} cannot be read: {error.strerror or error}") from None
-    if fits is False:
-        reason = "it is damaged (its checksum is of other bytes)"
-        raise ConfigError(f"checkpoint: {path} cannot be read: {reason}")
-    if content is None:
-        reason = "it is damaged, or holds more than tensors and plain values"
-        raise ConfigError(f"checkpoint: {path} cannot be read: {reason}")
+    except Unreadable as error:
+        raise ConfigError(f"checkpoint: {path} cannot be read: {error}") from None
     _check_format(content, path, has_checksum=fits is not None)
     return _upgraded(content, path)
 
@@ -162,16 +162,6 @@ def fits_checksum(file: BinaryIO) -> bool | None:
         rest -= len(part)
     file.seek(0)
     return digest.hexdigest().encode() == tail[len(MARK) :]
-
-
-def _unpack(file: BinaryIO) -> Any:
-    """None for what torch refuses."""
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception:  # of many kinds, whose words advise to switch `weights_only` off
-        return None
 
 
 def _check_format(content: Any, path: Path, *, has_checksum: bool) -> None:

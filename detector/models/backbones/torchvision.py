@@ -16,6 +16,8 @@ from detector.config.schema import require
 from detector.errors import ConfigError, did_you_mean
 from detector.models.backbones.base import Backbone
 from detector.models.norm import FrozenBatchNorm, group_norm
+from detector.runtime import archive
+from detector.runtime.pickles import Unreadable
 
 Norm = Literal["auto", "batch", "frozen_batch", "fixed_batch", "group"]
 
@@ -142,14 +144,13 @@ def read_file(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file; no code in it is run. Raises ConfigError."""
     require(path.is_file(), f"backbone.weights: the file {path} does not exist")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's own words advise to switch the protection off
-        raise ConfigError(
-            f"backbone.weights: {path} cannot be read (it holds more than tensors, or is damaged)"
-        ) from None
-    except (OSError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with open(path, "rb") as file:
+            state = archive.read(file, legacy=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
         raise ConfigError(f"backbone.weights: {path} cannot be read ({reason})") from None
+    except Unreadable as error:
+        raise ConfigError(f"backbone.weights: {path} cannot be read ({error})") from None
     is_state = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     require(is_state, f"backbone.weights: {path} holds no state dict (names and tensors)")
     return state
