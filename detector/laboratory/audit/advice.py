@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.config import Config, from_plain
 from detector.data.readers.base import Dataset
-from detector.laboratory.audit.anchors import Grid, fit
+from detector.laboratory.audit import classes
+from detector.laboratory.audit.anchors import MOST_OBJECTS, Grid, alike, fit
 from detector.laboratory.audit.counts import Counts
 from detector.laboratory.audit.losses import FirstStep, balancing_option, outputs_of, run_prior
+from detector.laboratory.audit.overrides import Advice
 
 SMALL_SHARE = 0.1
 """The share of objects that may be smaller than a cell before a larger image is advised."""
@@ -22,34 +25,14 @@ MOST_ENLARGED = 4.0
 """Largest factor on the image's sides: sixteen times the memory and the time."""
 
 WORTH = 0.01
-"""Share of all objects that has to gain an anchor of its own before other anchors are advised."""
+"""Share of the objects of a class, on average over the classes, that has to gain an anchor of its
+own before other anchors are advised."""
+
+FEWEST = 10
+"""Objects that a class needs before it decides about the size of all images."""
 
 DOMINATED = 0.9
 """Share of the gradient on background from which prior and weights are to be changed."""
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One thing that was looked at.
-
-    changes: config key -> value; none where all is well. reason: why, with the figures.
-    """
-
-    topic: str
-    reason: str
-    changes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def overrides(self) -> list[str]:
-        """As the command line takes them."""
-        return [f"{key}={written(value)}" for key, value in self.changes.items()]
-
-
-def written(value: Any) -> str:
-    """A value as an override has it."""
-    if isinstance(value, tuple | list):
-        return f"[{','.join(written(v) for v in value)}]"
-    return repr(value)
 
 
 def changed(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -70,14 +53,17 @@ def config_with(plain: dict[str, Any], changes: dict[str, Any]) -> Config:
 
 
 def on_image_size(config: Config, dataset: Dataset, counts: Counts) -> Advice:
-    """Larger images where too many objects are smaller than a cell of the finest level."""
+    """Larger images where too many objects of a class are smaller than a cell of the finest level.
+
+    The class with the smallest objects decides: a mean over all would be that of the most frequent.
+    """
     topic, cell = "image size", int(counts.strides[0])
-    short = counts.sides.min(1)
+    whose, short = smallest(counts, dataset.annotations.classes)
     below = float((short < cell).mean())
     small = float(np.quantile(short, SMALL_SHARE))
     now = int(np.median(counts.image_sides.max(1)))
     facts = (
-        f"{below:.1%} of the objects are narrower than {cell} px, one cell of the finest level; "
+        f"{below:.1%} of the {whose} are narrower than {cell} px, one cell of the finest level; "
         f"nine in ten are at least {small:.3g} px wide and high (images of {now} px)"
     )
     if below <= SMALL_SHARE:
@@ -95,6 +81,20 @@ def on_image_size(config: Config, dataset: Dataset, counts: Counts) -> Advice:
     return Advice(topic, f"{reason}.", changes)
 
 
+def smallest(counts: Counts, classes: Sequence[str]) -> tuple[str, NDArray[np.float64]]:
+    """The class with the smallest objects, as "objects of cat", and the shorter side of each.
+
+    All objects where no class has `FEWEST`, or there is one class only.
+    """
+    short = counts.sides.min(1)
+    groups = {name: short[counts.labels == k] for k, name in enumerate(classes)}
+    groups = {name: sides for name, sides in groups.items() if len(sides) >= FEWEST}
+    if not groups or len(classes) == 1:
+        return "objects", short
+    name = min(groups, key=lambda name: np.quantile(groups[name], SMALL_SHARE))
+    return f"objects of {name}", groups[name]
+
+
 def size_changes(config: Config, factor: float, now: int) -> dict[str, Any]:
     """The sizes of the augmentation times the factor, as multiples of 32 px.
 
@@ -109,8 +109,9 @@ def size_changes(config: Config, factor: float, now: int) -> dict[str, Any]:
 
 
 def fitted(config: Config, counts: Counts) -> tuple[dict[str, Any], Grid]:
-    """Scales and ratios for the objects, and the changes that set them."""
-    grid = fit(counts.sides, config.model.anchors, counts.strides.tolist())
+    """Scales and ratios for the objects, each class counting alike, and the overrides for them."""
+    sides = counts.sides[alike(counts.labels, MOST_OBJECTS)]
+    grid = fit(sides, config.model.anchors, counts.strides.tolist())
     changes = {"model.anchors.scales": grid.scales, "model.anchors.ratios": grid.ratios}
     return changes, grid
 
@@ -118,6 +119,13 @@ def fitted(config: Config, counts: Counts) -> tuple[dict[str, Any], Grid]:
 def poor(counts: Counts) -> int:
     """Objects that no anchor reaches, or only by force."""
     return int((counts.unreached | counts.forced).sum())
+
+
+def gain(before: Counts, after: Counts) -> float:
+    """The share of the objects that gain an anchor of their own, a mean over the classes."""
+    known = np.unique(before.labels)
+    shares = [[(c.unforced[c.labels == k] > 0).mean() for k in known] for c in (before, after)]
+    return float(np.mean(shares[1]) - np.mean(shares[0]))
 
 
 def on_anchors(changes: dict[str, Any], before: Counts, after: Counts) -> Advice:
@@ -128,9 +136,32 @@ def on_anchors(changes: dict[str, Any], before: Counts, after: Counts) -> Advice
         f"{poor(after)} with fitted scales and ratios; mean best IoU {before.overlaps.mean():.3f} "
         f"now, {after.overlaps.mean():.3f} then"
     )
-    if poor(before) - poor(after) < WORTH * total:
+    if gain(before, after) < WORTH:
         return Advice("anchors", f"{facts}. Too little to change them.")
     return Advice("anchors", f"{facts}.", changes)
+
+
+def on_classes(config: Config, rows: list[classes.ClassFacts]) -> Advice | None:
+    """Weights for the classes where one is rare; None for a single class.
+
+    rows: the facts of each class.
+    """
+    if len(rows) < 2:
+        return None
+    topic = "class weights"
+    rare = [row for row in rows if classes.is_rare(row, len(rows))]
+    if not rare:
+        return Advice(topic, "No class is rare beside the others. No need to change.")
+    named = ", ".join(f"{row.name} {row.objects} ({row.weight:.2f})" for row in rare)
+    most = max(rows, key=lambda row: row.objects)
+    reason = (
+        f"beside {most.name} with {most.objects} objects these are rare, with the weight that the "
+        f"effective number gives them: {named}; {most.name} {most.weight:.2f}"
+    )
+    why_not = classes.refusal(config)
+    if why_not:
+        return Advice(topic, f"{reason}. Not advised: {why_not}.")
+    return Advice(topic, f"{reason}.", classes.weight_changes(config))
 
 
 def on_prior(

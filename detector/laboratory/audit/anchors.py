@@ -52,6 +52,20 @@ def fit(sides: Shapes, config: AnchorConfig, strides: Sequence[int]) -> Grid:
     return Grid(rounded(best.scales), rounded(best.ratios))
 
 
+def alike(labels: NDArray[np.int64], most: int) -> NDArray[np.intp]:
+    """Indices of objects, as many of each class, evenly; those of a rare class more than once.
+
+    At most `most`. labels: (B,) the class of each object.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    each = min(int(counts.max()), max(1, most // len(classes)))
+    picked = []
+    for k in classes:
+        mine = np.flatnonzero(labels == k)
+        picked.append(mine[np.linspace(0, len(mine) - 1, each).round().astype(int)])
+    return np.concatenate(picked)
+
+
 def even_start(sides: Shapes, config: AnchorConfig, strides: Sequence[int]) -> Grid:
     """Ratios at quantiles, scales evenly over the octave that fits best."""
     num = len(config.ratios)

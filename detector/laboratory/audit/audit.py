@@ -12,6 +12,7 @@ from detector.config.registry import DATASETS
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 from detector.laboratory.audit import advice as advise
+from detector.laboratory.audit import classes
 from detector.laboratory.audit.counts import count
 from detector.laboratory.audit.losses import FirstStep, rows
 from detector.laboratory.audit.outcome import Audit
@@ -63,8 +64,8 @@ def examine(
     limit: int | None = None,
     loss_images: int = 16,
 ) -> Audit:
-    """Counts, computes first steps, and advises: first the size, then anchors for it, then what
-    they need.
+    """Counts, computes first steps, and advises: first the size, then anchors for it, then weights
+    of the classes, then what they all need.
 
     limit: of the images that are counted, None for all. loss_images: of the first step.
     """
@@ -85,6 +86,11 @@ def examine(
     if advice[-1].changes:
         sized, present = refitted, after
         changes |= fitted
+    class_facts = classes.facts(counts, present, dataset.annotations)
+    if (weights := advise.on_classes(sized, class_facts)) is not None:
+        advice.append(weights)
+        changes |= weights.changes
+        sized = advise.config_with(plain, changes)
     if changes:
         first_step = FirstStep(sized, dataset, loss_images)
     lead = "with that taken, " if changes else ""
@@ -94,4 +100,4 @@ def examine(
     changes |= {key: value for item in advice for key, value in item.changes.items()}
     final = advise.config_with(plain, changes)
     seconds = time.perf_counter() - start
-    return Audit(train, dataset, counts, present, final, losses, advice, seconds)
+    return Audit(train, dataset, counts, present, final, losses, advice, class_facts, seconds)

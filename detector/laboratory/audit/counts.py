@@ -44,7 +44,7 @@ class Counts:
     labels: (B,) classes. sides: (B, 2) width and height in pixels of the model's input.
     matched: (B,) positive anchors of each object. unforced: (B,) the same without those that the
         matcher gives to an object only because it has no better one.
-    overlaps: (B,) largest IoU of each object with any anchor.
+    overlaps: (B,) largest IoU of each object with any anchor. images: (B,) index of its image.
     image_sides: (I, 2) height and width of the images at the model's size, without padding.
     """
 
@@ -57,6 +57,7 @@ class Counts:
     matched: NDArray[np.int64]
     unforced: NDArray[np.int64]
     overlaps: NDArray[np.float64]
+    images: NDArray[np.int64]
     image_sides: NDArray[np.int64]
 
     @property
@@ -96,6 +97,8 @@ def count(config: Config, dataset: Dataset, limit: int | None = None) -> Counts:
     levels: NDArray[np.int64] = np.zeros((3, len(generator.strides)), np.int64)
     rows: list[NDArray[np.float64]] = []
     sizes: list[NDArray[np.int64]] = []
+    images: list[NDArray[np.int64]] = []
+    first = 0
     for batch, targets in blank_batches(config, dataset, limit):
         height, width = batch.images.shape[-2:]
         anchors = generator.for_image(height, width)
@@ -103,13 +106,16 @@ def count(config: Config, dataset: Dataset, limit: int | None = None) -> Counts:
         unforced = matches if weak is None else match_images(anchors, targets, weak)
         levels += of_levels(matches)
         rows.append(of_objects(matches, unforced))
+        images.append(first + images_of_objects(targets))
+        first += len(batch.sizes)
         sizes.append(batch.sizes.numpy())
     objects = np.concatenate(rows)
     all_anchors, positives, neutral = levels
     return Counts(
         np.array(generator.strides), all_anchors, positives, neutral,
         objects[:, 0].astype(np.int64), objects[:, 1:3], objects[:, 3].astype(np.int64),
-        objects[:, 4].astype(np.int64), objects[:, 5], np.concatenate(sizes),
+        objects[:, 4].astype(np.int64), objects[:, 5], np.concatenate(images),
+        np.concatenate(sizes),
     )  # fmt: skip
 
 
@@ -168,6 +174,11 @@ def of_objects(matches: Matches, unforced: Matches) -> NDArray[np.float64]:
         )
         rows.append(row.double().numpy())
     return np.concatenate(rows)
+
+
+def images_of_objects(targets: Targets) -> NDArray[np.int64]:
+    """(B,) index within the group of the image of each object that counts."""
+    return may_be_matched(targets).nonzero()[:, 0].numpy()
 
 
 def positives_of_objects(objects: Tensor, which: Tensor) -> Tensor:

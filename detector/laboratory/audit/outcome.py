@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from detector.config import Config
 from detector.data.readers.base import Dataset
-from detector.laboratory.audit.advice import Advice
+from detector.laboratory.audit.classes import ClassFacts
 from detector.laboratory.audit.counts import Counts
 from detector.laboratory.audit.losses import LossRow
+from detector.laboratory.audit.overrides import Advice
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Audit:
 
     counts: of the config as it is. advised: of the same with the advice taken; the same object
     where there is nothing to change. losses: at the config as it is.
+    classes: a row for each class.
     """
 
     config: Config
@@ -26,4 +28,5 @@ class Audit:
     advised_config: Config
     losses: list[LossRow]
     advice: list[Advice]
+    classes: list[ClassFacts]
     seconds: float

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from detector.errors import ConfigError
 from detector.laboratory.audit import text as audit_text
+from detector.laboratory.audit.classes import BETA
 from detector.laboratory.audit.pictures import pictures
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def page(found: Audit, numbers: dict[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE).render(
         numbers=numbers,
+        beta=BETA,
         now=numbers["now"],
         then=numbers["advised"],
         pictures=pictures(found, numbers),
@@ -118,6 +120,19 @@ class="tag">keep</span>{% endif %}</dt>
 {% endfor %}
 </dl>
 
+<h3>By class</h3>
+{% for row in numbers.per_class if row.advice %}
+<dl>
+{% for item in row.advice %}
+<dt>{{ row.class }}: {{ item.topic }}</dt>
+<dd>{{ item.reason }}
+{% for override in item.overrides %}<br><code>{{ override }}</code>{% endfor %}</dd>
+{% endfor %}
+</dl>
+{% else %}
+<p>Every class has enough objects and anchors.</p>
+{% endfor %}
+
 <h2>Objects and anchors</h2>
 <div class="pair">
 <figure><img src="{{ pictures.shapes }}" alt="width and height of objects and anchors">
@@ -131,6 +146,9 @@ or none.</figcaption></figure>
 <p class="faint">The side is the square root of the area, at the model's size.</p>
 {{ table(tables.sizes) }}
 <h3>By class</h3>
+<p class="faint">Reached: the share of the objects with an anchor that fits. Side: the median, at
+the model's size. Weight: what class_weights=effective_number with effective_number_beta={{ beta }}
+would give; the mean over the classes is 1.</p>
 {{ table(tables.classes) }}
 <h3>By level</h3>
 {{ table(tables.levels) }}

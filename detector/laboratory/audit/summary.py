@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.laboratory.audit import classes
 from detector.laboratory.audit.counts import Counts
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def summary(found: Audit) -> dict[str, Any]:
         "advised": totals(found.advised),
         "levels": levels(counts),
         "sizes": sizes(counts),
-        "per_class": per_class(counts, found.dataset.annotations.classes),
+        "per_class": per_class(found),
         "losses": [asdict(row) for row in found.losses],
         "advice": [asdict(item) | {"overrides": item.overrides} for item in found.advice],
         "overrides": overrides,
@@ -93,14 +94,21 @@ def sizes(counts: Counts) -> list[dict[str, Any]]:
     return result
 
 
-def per_class(counts: Counts, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """A row for each class. Its background: valid anchors that are not of it."""
+def per_class(found: Audit) -> list[dict[str, Any]]:
+    """A row for each class with what would help it. Its background: valid anchors not of it."""
+    counts = found.counts
     valid = int((counts.anchors - counts.neutral).sum())
+    changes = {item.topic: item.changes for item in found.advice}
     result = []
-    for k, name in enumerate(classes):
+    for k, row in enumerate(found.classes):
         group = of_group(counts, counts.labels == k)
         per = ratio(valid - group["positives"], group["positives"])
-        result.append({"class": name, **group, "background_per_positive": per})
+        known = asdict(row)
+        helps = classes.helps(row, found.classes, changes)
+        advice = [asdict(item) | {"overrides": item.overrides} for item in helps]
+        name = known.pop("name")
+        rest = {"background_per_positive": per, "advice": advice}
+        result.append({"class": name, **group, **known, **rest})
     return result
 
 

@@ -13,8 +13,13 @@ def text(numbers: dict[str, Any]) -> list[str]:
         headline(numbers),
         *table(LEVEL, numbers["levels"], "Anchors by level"),
         *table(SIZE, numbers["sizes"], "Objects by size (side at the model's size)"),
-        *table(CLASS, numbers["per_class"], "Objects by class"),
+        *table(
+            CLASS,
+            numbers["per_class"],
+            "Objects by class (reached: an anchor fits; weight: that of effective_number)",
+        ),
         *loss_table(numbers),
+        *class_advice(numbers),
         *advice(numbers),
     ]
 
@@ -50,6 +55,14 @@ def one_place(value: float | None) -> str:
     return digits(value, 1)
 
 
+def two_places(value: float) -> str:
+    return digits(value, 2)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
 GROUP = (
     ("objects", "objects", whole),
     ("positives", "positives", whole),
@@ -62,7 +75,15 @@ GROUP = (
 """Header, key and writing of each column."""
 
 SIZE = (("side", "size", str), *GROUP)
-CLASS = (("class", "class", str), *GROUP)
+CLASS = (
+    ("class", "class", str),
+    ("objects", "objects", whole),
+    ("images", "images", whole),
+    ("reached", "reached", percent),
+    ("side px", "side", one_place),
+    ("weight", "weight", two_places),
+    *GROUP[1:],
+)
 LEVEL = (
     ("level", "level", str),
     ("stride", "stride", whole),
@@ -117,6 +138,16 @@ def loss_table(numbers: dict[str, Any]) -> list[str]:
     title = "First step of every loss; background: its share of the class gradient"
     refused = [f"  {row['loss']}: {row['reason']}" for row in numbers["losses"] if not row["given"]]
     return ["", title, *aligned(loss_cells(numbers)), *refused]
+
+
+def class_advice(numbers: dict[str, Any]) -> list[str]:
+    """What would help each class that needs something, with the overrides to paste."""
+    lines = ["", "Advice by class"]
+    for row in numbers["per_class"]:
+        for item in row["advice"]:
+            lines.append(f"{row['class']}, {item['topic']}: {' '.join(item['overrides']) or '-'}")
+            lines.append(f"    {item['reason']}")
+    return lines if len(lines) > 2 else [*lines, "every class has enough objects and anchors"]
 
 
 def advice(numbers: dict[str, Any]) -> list[str]:
