@@ -59,7 +59,9 @@ class Claim:
         path = self._folder.path.absolute()
         self._made = [p for p in (path, *path.parents) if not p.exists()]
         for _ in range(MOST_TRIES):
-            path.mkdir(parents=True, exist_ok=True)
+            # Where another claim removes the folder between two looks of `mkdir`, it raises.
+            with suppress(FileExistsError):
+                path.mkdir(parents=True, exist_ok=True)
             if self._try_once():
                 return
         raise ConfigError(f"output_dir: {self._folder.lock} is removed again and again by others")

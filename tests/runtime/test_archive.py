@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -119,14 +118,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         + integer(2**33)
         + b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs."
     ),
-    "the same bytes in many arrays": lambda: pickle.dumps(many_arrays(), protocol=4),
 }
-
-
-def many_arrays() -> dict[str, Any]:
-    """1,000 arrays over one piece of 4 MB."""
-    array = np.zeros(2**20, np.float32)
-    return {"model": {str(i): array for i in range(1000)}}
 
 
 def old(main: bytes) -> bytes:
