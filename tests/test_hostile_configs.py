@@ -46,7 +46,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module that leaves a marker, which every process could import."""
     (tmp_path / "evil.py").write_text(EVIL_MODULE)
     (tmp_path / "kept.txt").write_text("mine")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    inherited = os.environ.get("PYTHONPATH")
+    path = [str(tmp_path), inherited] if inherited else [str(tmp_path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setenv("DETECTOR_SECRET", "swordfish")
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
