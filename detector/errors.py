@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -19,9 +19,16 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Invalid data; names file, image id and annotation id. May hold several lines, one a fault."""
+    """Invalid data; names file, image id and annotation id. May hold several lines.
+
+    details: a line for every single fault, where the message gives counts and examples.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 class LoaderError(UserError):

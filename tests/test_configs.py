@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +79,9 @@ class TestEveryOption:
         """So that a yaml, the code and the documentation of the code say the same."""
         plug = getattr(from_plain(compose(f"{group}={option}")), group)
         cls = REGISTRIES[group].get(plug.name)
-        parameters = signature(cls).parameters
+        options = options_of(cls)
         given = {k: v for k, v in REGISTRIES[group].check(plug).items() if k not in CHOICES}
-        assert given == {key: parameters[key].default for key in given}
+        assert given == {key: options[key].default for key in given}
         assert getattr(plug, "weight", 1.0) == 1.0
 
     def test_has_a_class_and_every_class_has_one(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,11 @@ REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
 
 @dataclass(frozen=True)
 class Option:
-    """One permitted key: its type, and whether it has to be given."""
+    """One permitted key: its type, whether it has to be given, and what it is where it is not."""
 
     annotation: Any
     required: bool
+    default: Any = None
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,33 @@ class LossPlug(Plug):
 
 
 def options_of(constructor: Callable[..., Any]) -> dict[str, Option]:
-    """The keyword-only arguments of a constructor: what a config may set."""
+    """The keyword-only arguments of a constructor: what a config may set.
+
+    Arguments that several constructors share are those of a TypedDict, as in
+    `**shared: Unpack[SharedOptions]` (PEP 692), whose defaults are the fields of the dataclass
+    `Shared` of the same module.
+    """
     hints = typing.get_type_hints(
         constructor.__init__ if inspect.isclass(constructor) else constructor
     )
     parameters = inspect.signature(constructor).parameters.values()
-    return {
-        p.name: Option(hints.get(p.name, Any), p.default is p.empty)
+    own = {
+        p.name: Option(
+            hints.get(p.name, Any),
+            p.default is p.empty,
+            None if p.default is p.empty else p.default,
+        )
         for p in parameters
         if p.kind is p.KEYWORD_ONLY
     }
+    rest = next((hints.get(p.name) for p in parameters if p.kind is p.VAR_KEYWORD), None)
+    if typing.get_origin(rest) is not typing.Unpack:
+        return own
+    (shared,) = typing.get_args(rest)
+    holder = getattr(sys.modules[shared.__module__], shared.__name__.removesuffix("Options"))
+    defaults = {field.name: field.default for field in fields(holder)}
+    hints = typing.get_type_hints(shared)
+    return own | {name: Option(hint, False, defaults[name]) for name, hint in hints.items()}
 
 
 def coerce_options(

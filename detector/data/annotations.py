@@ -7,17 +7,18 @@ page by page in every process, because reading it changes its reference counts.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.account import BEYOND_LIMIT, OF_LEFT_OUT_IMAGES, Account, Kind
+from detector.data.handling import Handling
+from detector.data.suspicious import alike, areas_disagree, as_corners, as_shares
 from detector.errors import DataError
-
-OnInvalid = Literal["error", "drop"]
 
 MIN_INSIDE = 0.25
 """Share of a box that has to lie in its image; one with less of it is invalid, not clipped."""
@@ -36,8 +37,7 @@ class Annotations:
     labels: (B,) int64 in [0, K). crowd: (B,) bool. areas: (B,) float64 in square pixels.
     ids: (B,) int64, as in the file: they may repeat.
     classes: K names. category_ids: K ids of the file; sorted, so class k has the k-th smallest.
-    dropped: a line for each invalid object that was left out, naming file, image and object.
-    notes: a line for each rule by which something was read that is written in another form.
+    account: what the reader was given, and what became of the rest.
     """
 
     image_ids: NDArray[np.int64]
@@ -51,8 +51,7 @@ class Annotations:
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    dropped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    account: Account = field(default_factory=Account)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -91,19 +90,23 @@ class Annotations:
         digest.update(repr((self.classes, self.category_ids)).encode())
         return digest.hexdigest()
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """A line for each fault that was left out, naming file, image and object."""
+        return tuple(one.line for one in self.account.faults())
+
     def summary(self) -> list[str]:
-        """Lines for the log: counts, boxes that will be clipped, and each dropped object."""
+        """Lines for the log: counts, boxes that will be clipped, and what the account says."""
         empty = int((np.diff(self.starts) == 0).sum())
         lines = [
             f"{len(self)} images, {len(self.labels)} objects of {len(self.classes)} classes, "
-            f"{int(self.crowd.sum())} of them crowds; "
-            f"{empty} images without objects (kept), {len(self.dropped)} objects dropped"
+            f"{int(self.crowd.sum())} of them crowds; {empty} images without objects (kept)"
         ]
         owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
         outside = int((inside(self.xywh, self.sizes[owners]) < 1).sum())
         if outside:
             lines.append(f"{outside} boxes leave their image and are clipped")
-        return [*lines, *self.notes, *(f"dropped: {line}" for line in self.dropped)]
+        return [*lines, *self.account.lines()]
 
 
 PER_IMAGE = ("image_ids", "file_names", "sizes")
@@ -116,6 +119,7 @@ class Rows:
 
     Images and objects in any order; `owners` holds the index of each object's image, `labels` its
     category id, `files` the file that states the objects of an image, if it is not the source.
+    unusable: indices of images that are left out; why, the account says.
     """
 
     image_ids: list[int] = field(default_factory=list)
@@ -128,6 +132,28 @@ class Rows:
     areas: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    unusable: set[int] = field(default_factory=set)
+
+    def limit(self, most: int | None, account: Account) -> None:
+        """Leaves out all images but the first by id."""
+        by_id = sorted(range(len(self.image_ids)), key=self.image_ids.__getitem__)
+        beyond = [] if most is None else by_id[most:]
+        if beyond:
+            self.unusable.update(beyond)
+            account.leave_out(BEYOND_LIMIT, "", count=len(beyond))
+
+
+INVALID_BOX = {
+    "is not finite": Kind("object", "whose box is not finite"),
+    "has no area": Kind("object", "whose box has no area"),
+    f"lies less than {MIN_INSIDE:.0%} inside its image": Kind(
+        "object", f"whose box lies less than {MIN_INSIDE:.0%} inside its image"
+    ),
+    "has an `area` that is negative or not finite": Kind(
+        "object", "whose `area` is negative or not finite"
+    ),
+}
+"""What can be wrong with a box -> how the account calls it."""
 
 
 def pack(
@@ -135,14 +161,20 @@ def pack(
     *,
     source: str,
     categories: dict[int, str],
-    on_invalid: OnInvalid,
+    handling: Handling | None = None,
+    account: Account | None = None,
 ) -> Annotations:
     """`Annotations` with the images sorted by id and the categories by theirs.
 
-    categories: id -> name. source: the file that messages name. Raises DataError where there is no
-    image, and with on_invalid="error" a single one with a line for every invalid object.
+    categories: id -> name. source: the file that messages name. account: of what was met so far,
+    completed here; None: all that was met is in the rows. Raises DataError where there is no image,
+    and for what `handling` does not let go: with counts, and examples of every kind.
     """
-    if not rows.image_ids:
+    handling = handling or Handling()
+    if account is None:
+        account = Account()
+        account.given.update(image=len(rows.image_ids), object=len(rows.owners))
+    if not rows.image_ids and not account.left_out:
         raise DataError(f"{source}: no images")
     image_ids = np.array(rows.image_ids, np.int64)
     by_id = np.argsort(image_ids, kind="stable")
@@ -155,39 +187,72 @@ def pack(
     xywh = np.array(rows.xywh, np.float64).reshape(-1, 4)[objects]
     areas = np.array(rows.areas, np.float64)[objects]
     ids = np.array(rows.ids, np.int64)[objects]
+    of_file = np.array(rows.labels, np.int64)[objects]
 
-    reasons = invalid(xywh, areas, sizes[owners])
-    lines = tuple(
-        f"{files[owners[b]]}: image {names[owners[b]]} (id {image_ids[by_id[owners[b]]]}), "
-        f"annotation {ids[b]}: box {xywh[b].tolist()} (x, y, w, h) {reason}"
-        for b, reason in sorted(reasons.items())
+    # An image that is not used takes its objects along: they are counted, and not checked.
+    is_used = np.ones(len(names), bool)
+    is_used[np.argsort(by_id)[sorted(rows.unusable)]] = False
+    keep = is_used[owners]
+    if not keep.all():
+        account.leave_out(OF_LEFT_OUT_IMAGES, "", count=int((~keep).sum()))
+    checked = np.flatnonzero(keep)
+    reasons = invalid(xywh[checked], areas[checked], sizes[owners[checked]])
+    for i, reason in sorted(reasons.items()):
+        b = checked[i]
+        account.leave_out(
+            INVALID_BOX[reason],
+            f"{files[owners[b]]}: image {names[owners[b]]} (id {image_ids[by_id[owners[b]]]}), "
+            f"annotation {ids[b]}: box {xywh[b].tolist()} (x, y, w, h) {reason}",
+            label=int(of_file[b]),
+        )
+    keep[checked[list(reasons)]] = False
+    account.warnings += _warnings(
+        xywh[checked], areas[checked], sizes[owners[checked]], keep[checked]
     )
-    if lines and on_invalid == "error":
-        raise DataError("\n".join(lines))
-    keep = np.ones(len(owners), bool)
-    keep[list(reasons)] = False
+    account.warnings += alike(tuple(categories.values()))
+    kept = Counter(of_file[keep].tolist())
+    account.require_usable(source, handling, categories, kept)
+    if not is_used.any():
+        raise DataError(f"{source}: no images are left; {'; '.join(account.lines())}")
+
     category_ids = sorted(categories)
     class_of = {category: k for k, category in enumerate(category_ids)}
-    return Annotations(
+    every = Annotations(
         image_ids=image_ids[by_id],
         file_names=np.array([name.encode() for name in names]),
         sizes=sizes,
         starts=_starts(np.bincount(owners[keep], minlength=len(names))),
         xywh=xywh[keep],
-        labels=np.array([class_of[c] for c in rows.labels], np.int64)[objects][keep],
+        labels=np.array([class_of[c] for c in of_file[keep].tolist()], np.int64),
         crowd=np.array(rows.crowd, bool)[objects][keep],
         areas=areas[keep],
         ids=ids[keep],
         classes=tuple(categories[c] for c in category_ids),
         category_ids=tuple(category_ids),
-        dropped=lines,
+        account=account,
     )
+    return every if is_used.all() else every.select(np.flatnonzero(is_used))
+
+
+def _warnings(
+    xywh: NDArray[np.float64],
+    areas: NDArray[np.float64],
+    sizes: NDArray[np.int32],
+    is_valid: NDArray[np.bool_],
+) -> list[str]:
+    """What is suspicious about all boxes of a split together."""
+    found = (
+        as_corners(xywh, sizes, areas),
+        as_shares(xywh),
+        areas_disagree(xywh[is_valid], areas[is_valid]),
+    )
+    return [warning for warning in found if warning is not None][:1]
 
 
 def invalid(
     xywh: NDArray[np.float64], areas: NDArray[np.float64], sizes: NDArray[np.int32]
 ) -> dict[int, str]:
-    """What is wrong with which object: index into B -> words.
+    """What is wrong with which object: index into B -> words, a key of `INVALID_BOX`.
 
     xywh (B, 4); areas (B,); sizes (B, 2), height and width of each object's image.
     """

@@ -6,31 +6,46 @@ small file may not fill the memory.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from detector.config.schema import require
 from detector.data.annotations import Annotations
+from detector.data.handling import ExifRule, Handling
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "AVIF", "GIF")
 """What is decoded. Pillow knows dozens more, some of them old code that nobody feeds by intent."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".avif", ".gif"),
+)
 """What the names of image files end in, small letters or large."""
 
-MAX_MEGAPIXELS = 178.0
-"""Where Pillow's own guard ends: above, it refuses whatever it is asked."""
+UNREAD_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".dcm", ".nii", ".npy", ".exr", ".hdr"),
+    *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"),
+    *(".raw", ".mp4", ".avi", ".mov", ".mkv"),
+)
+"""What the names of files end in that hold images, or films, which are not read."""
+
+PILLOW_LIMIT = 178.0
+"""Megapixels where Pillow's own guard ends: above, it refuses whatever it is asked."""
+
+GUARD = Lock()
+"""Pillow's guard is a number of the whole process: one thread at a time may open without it."""
 
 ORIENTATION = 0x0112
 """EXIF's tag of how an image is to be turned; 1 is upright."""
@@ -43,27 +58,23 @@ MAX_NAMED = 10
 
 
 class FolderDataset(Dataset):
-    """Images that lie under a folder. max_megapixels: what an image may have at most."""
+    """Images that lie under a folder. handling: how they are read."""
 
     def __init__(
-        self, name: str, annotations: Annotations, folder: Path, max_megapixels: float
+        self, name: str, annotations: Annotations, folder: Path, handling: Handling
     ) -> None:
         super().__init__(name, annotations)
-        self.folder, self.max_megapixels = folder, max_megapixels
+        self.folder, self.handling = folder, handling
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        path = self.folder / self.annotations.file_name(index)
         height, width = self.annotations.sizes[index].tolist()
-        return read_image(path, height, width, self.max_megapixels)
-
-
-def read_image(path: Path, height: int, width: int, max_megapixels: float) -> NDArray[np.uint8]:
-    """`read_pixels` of a file that is annotated as (height, width).
-
-    A file of another size, which one that was turned upright would have, is refused.
-    Raises DataError naming the file.
-    """
-    return read_pixels(path, max_megapixels, annotated=(height, width))
+        return read_pixels(
+            self.folder / self.annotations.file_name(index),
+            self.handling.max_megapixels,
+            annotated=(height, width),
+            exif=self.handling.exif,
+            depth=self.handling.depth,
+        )
 
 
 def read_pixels(
@@ -71,17 +82,26 @@ def read_pixels(
     max_megapixels: float,
     *,
     annotated: tuple[int, int] | None = None,
+    exif: ExifRule = "stored",
+    depth: tuple[float, float] | None = None,
     key: str = "data.max_megapixels",
 ) -> NDArray[np.uint8]:
     """(H, W, 3) RGB pixels of a file; grey and palettes are converted, transparency is dropped.
 
-    A rotation in EXIF is not applied: annotations of COCO and VOC are of the pixels as stored. A
-    file of 16 bits a channel or of floating-point numbers is refused, since their range is not
-    known; so is one of another size than `annotated` as (height, width). key: what sets the limit.
-    Raises DataError naming the file.
+    exif, depth: what is done about a turn by EXIF and about more than 8 bits, see `Handling`. A
+    file of another size than `annotated` as (height, width), once it is turned, is refused. key:
+    what sets the limit. Raises DataError naming the file.
     """
-    with _opened(path) as image:
-        return pixels_of(image, str(path), max_megapixels, annotated=annotated, key=key)
+    with opened(path, max_megapixels) as image:
+        return pixels_of(
+            image,
+            str(path),
+            max_megapixels,
+            annotated=annotated,
+            exif=exif,
+            depth=depth,
+            key=key,
+        )
 
 
 def pixels_of(
@@ -90,63 +110,122 @@ def pixels_of(
     max_megapixels: float,
     *,
     annotated: tuple[int, int] | None = None,
+    exif: ExifRule = "stored",
+    depth: tuple[float, float] | None = None,
     key: str = "data.max_megapixels",
 ) -> NDArray[np.uint8]:
     """What `read_pixels` gives for a file, for an image that Pillow has opened already.
 
     name: how messages call it. Raises DataError.
     """
-    with _readable(name):
-        if image.width * image.height > max_megapixels * 1e6:
-            raise DataError(
-                f"{name}: {image.width} x {image.height} pixels, "
-                f"{key}={max_megapixels:g} are allowed"
-            )
+    with readable(name):
+        refuse_size(name, image.height, image.width, max_megapixels, key)
+        turn = orientation(image)
+        if turn != 1 and exif == "error":
+            raise DataError(f"{name}: {turned_in_words(turn)}; {EXIF_WAY}")
+        if image.mode in WIDE_MODES and depth is None:
+            raise DataError(f"{name}: {wide_in_words(image.mode)}; {DEPTH_WAY}")
+        if turn != 1 and exif == "upright":
+            image = ImageOps.exif_transpose(image)
         if annotated is not None and (image.height, image.width) != annotated:
             raise DataError(
                 f"{name}: {image.width} x {image.height} pixels (width x height), "
                 f"but annotated as {annotated[1]} x {annotated[0]}"
             )
-        if image.mode in WIDE_MODES:
-            raise DataError(
-                f"{name}: has pixels of more than 8 bits (mode {image.mode}); convert it to 8"
-            )
+        if depth is not None and image.mode in WIDE_MODES:
+            return scaled(np.asarray(image), depth)
         return np.array(image.convert("RGB"))
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header of a file whose annotations are relative to its size.
+def scaled(values: NDArray[Any], depth: tuple[float, float]) -> NDArray[np.uint8]:
+    """(H, W, 3) grey of (H, W) values, the lowest of `depth` as 0 and the highest as 255.
 
-    A rotation in EXIF is refused: whether such annotations are of the image as stored or as shown
-    cannot be seen from them. Raises DataError naming the file.
+    What is no number, as some cameras write a dead pixel, counts as the lowest.
     """
-    with _opened(path) as image:
-        exif = Image.Exif()
-        # Not `getexif`, which would decode a whole PNG in search of it. TIFF is turned by Pillow.
+    low, high = depth
+    shares = np.clip(np.nan_to_num(values.astype(np.float64), nan=low) - low, 0, high - low)
+    return np.repeat(np.rint(shares * (255 / (high - low))).astype(np.uint8)[..., None], 3, axis=2)
+
+
+EXIF_WAY = "data.exif=stored takes such images as they are stored, upright as they are shown"
+DEPTH_WAY = (
+    "data.depth=[lowest,highest] says which values become black and white, "
+    "[0,65535] for the whole range of 16 bits"
+)
+"""What lets one go on."""
+
+
+def turned_in_words(turn: int) -> str:
+    return (
+        f"is turned by EXIF (orientation {turn}), so that its boxes may be of the image as stored "
+        "or as shown"
+    )
+
+
+def wide_in_words(mode: str) -> str:
+    return f"has pixels of more than 8 bits (mode {mode}), whose range is not known"
+
+
+def refuse_size(name: str, height: int, width: int, max_megapixels: float, key: str) -> None:
+    """Raises DataError where an image has more pixels than are allowed."""
+    if height * width > max_megapixels * 1e6:
+        raise DataError(
+            f"{name}: {width} x {height} pixels, {key}={max_megapixels:g} are allowed; "
+            f"{key}={math.ceil(height * width / 1e6)} reads it"
+        )
+
+
+def orientation(image: Image.Image) -> int:
+    """1 to 8, how EXIF says that an opened image is to be turned; 1 is upright."""
+    if image.format == "TIFF":  # turned by Pillow as it is decoded
+        return 1
+    exif = Image.Exif()
+    # Not `getexif`, which would decode a whole PNG in search of it.
+    with suppress(Exception):  # a damaged tag turns nothing; viewers pass over it too
         exif.load(image.info.get("exif", b""))
-        orientation = exif.get(ORIENTATION, 1)
-        if image.format != "TIFF" and orientation in range(2, 9):
-            raise DataError(
-                f"{path}: is rotated by EXIF (orientation {orientation}), so that its labels may "
-                "be of the image as stored or as shown; store it upright"
-            )
-        return image.height, image.width
+    turn = exif.get(ORIENTATION, 1)
+    return turn if turn in range(2, 9) else 1
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, max_megapixels: float = PILLOW_LIMIT) -> Iterator[Image.Image]:
     """The image of a file, its pixels not yet decoded. Raises DataError naming the file."""
-    with _readable(str(path)), Image.open(path, formats=FORMATS) as image:
-        yield image
+    with readable(str(path)):
+        image = _open_unguarded(path) if max_megapixels > PILLOW_LIMIT else _open(path)
+        with image:
+            if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
+                raise DataError(f"{path}: holds {image.n_frames} images, one is needed")  # type: ignore[attr-defined]
+            yield image
+
+
+def _open(path: Path) -> Image.Image:
+    return Image.open(path, formats=FORMATS)
+
+
+def _open_unguarded(path: Path) -> Image.Image:
+    """As `_open`, also where Pillow would refuse for the number of pixels: that is checked here."""
+    with GUARD:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return _open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
     """Raises DataError with the name of an image for whatever Pillow finds wrong with it."""
     try:
         yield
     except (DataError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        number = f"{math.ceil(int(pixels[1]) / 1e6)}" if pixels else "N"
+        raise DataError(
+            f"{name}: has {number} megapixels, more than are read unless it is asked for; "
+            f"max_megapixels={number} reads it"
+        ) from None
     # Pillow's decoders raise many kinds for damaged files (OSError, SyntaxError, ValueError, ...).
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -167,14 +246,6 @@ def list_images(folder: Path) -> list[str]:
     )
 
 
-def require_megapixels(value: float) -> None:
-    """Raises ConfigError for a limit that cannot hold."""
-    require(
-        0 < value <= MAX_MEGAPIXELS,
-        f"max_megapixels: {value} given, above 0 and at most {MAX_MEGAPIXELS:g} is allowed",
-    )
-
-
 def require_folder(path: Path, key: str) -> Path:
     """The folder. Raises DataError naming the config's key, such as "data.root"."""
     if not path.is_dir():
@@ -183,11 +254,20 @@ def require_folder(path: Path, key: str) -> Path:
 
 
 def require_files(folder: Path, names: Iterable[str], source: str) -> None:
-    """Raises DataError unless every name is an existing file that lies in the folder.
+    """Raises DataError unless every name is an existing file that lies in the folder."""
+    missing = missing_files(folder, names, source)
+    if missing:
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        some = ", ".join(missing[:MAX_NAMED])
+        raise DataError(f"{source}: {len(missing)} files are not in {folder}: {some}{more}")
+
+
+def missing_files(folder: Path, names: Iterable[str], source: str) -> list[str]:
+    """The names, sorted, of which there is no file in the folder.
 
     Names may hold subfolders; links are followed before it is decided where a file lies. source:
     the file that states the names. Each folder is listed once: asking for each of 100,000 files
-    would take minutes on a network drive.
+    would take minutes on a network drive. Raises DataError for a name that leads out.
     """
     names = list(names)
     refused = [f"{source}: file name {name!r} {why}" for name in names if (why := _refuse(name))]
@@ -200,35 +280,60 @@ def require_files(folder: Path, names: Iterable[str], source: str) -> None:
         parents.setdefault(parent, set()).add(base)
     outside = [name for parent, bases in parents.items() for name in _outside(root, parent, bases)]
     if outside:
-        lines = [f"{source}: file name {name!r} leads out of {folder}" for name in outside]
+        lines = [
+            f"{source}: file name {name!r} leads out of {folder}; a copy inside is needed"
+            for name in outside
+        ]
         raise DataError("\n".join(lines))
-    missing = [name for parent, bases in parents.items() for name in _missing(root, parent, bases)]
-    if missing:
-        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
-        some = ", ".join(sorted(missing)[:MAX_NAMED])
-        raise DataError(f"{source}: {len(missing)} files are not in {folder}: {some}{more}")
+    gone = [name for parent, bases in parents.items() for name in _missing(root, parent, bases)]
+    return sorted(gone)
 
 
-def same_name(folder: Path, name: str) -> str:
-    """The name of the file that a name means: itself, or its only twin in another form of Unicode.
+class Names:
+    """The names of the files in a folder and its subfolders, each listed once when it is asked for.
 
     Names are compared as text alone; none of them is opened.
     """
-    parent, base = os.path.split(name)
-    if base.isascii() or _refuse(name):
-        return name
-    present = _names_by_form(folder / parent)
-    twins = present.get(unicodedata.normalize("NFC", base), [])
-    return os.path.join(parent, twins[0]) if base not in twins and len(twins) == 1 else name
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[str, tuple[set[str], dict[str, list[str]], dict[str, list[str]]]] = {}
 
-@lru_cache(maxsize=64)
-def _names_by_form(folder: Path) -> dict[str, list[str]]:
-    """The entries of a folder by their composed form."""
-    found: dict[str, list[str]] = {}
-    for name in _listing(folder):
-        found.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-    return found
+    def __contains__(self, name: str) -> bool:
+        parent, base = os.path.split(name)
+        return _refuse(name) is None and base in self._of(parent)[0]
+
+    def meant(self, name: str) -> str:
+        """The name of the file that a name means: itself, or its only twin in another form of
+        Unicode."""
+        parent, base = os.path.split(name)
+        if base.isascii() or _refuse(name):
+            return name
+        twins = self._of(parent)[1].get(unicodedata.normalize("NFC", base), [])
+        return os.path.join(parent, twins[0]) if base not in twins and len(twins) == 1 else name
+
+    def of_stem(self, name: str) -> str | None:
+        """The only image whose name differs in its suffix alone, where there is no such file."""
+        if _refuse(name) or name in self:
+            return None
+        parent, base = os.path.split(name)
+        twins = self._of(parent)[2]
+        stem = base if Path(base).suffix.lower() not in SUFFIXES else Path(base).stem
+        found = twins.get(stem, [])
+        return os.path.join(parent, found[0]) if len(found) == 1 else None
+
+    def _of(self, parent: str) -> tuple[set[str], dict[str, list[str]], dict[str, list[str]]]:
+        """The entries of a folder, by name, by composed form, and images by stem."""
+        if parent not in self._listed:
+            entries = _listing(self.folder / parent)
+            by_form: dict[str, list[str]] = {}
+            by_stem: dict[str, list[str]] = {}
+            for entry in entries:
+                by_form.setdefault(unicodedata.normalize("NFC", entry), []).append(entry)
+                if Path(entry).suffix.lower() in SUFFIXES:
+                    by_stem.setdefault(Path(entry).stem, []).append(entry)
+            self._listed[parent] = (set(entries), by_form, by_stem)
+        return self._listed[parent]
 
 
 def may_be_opened(folder: Path, name: str) -> bool:

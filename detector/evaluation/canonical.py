@@ -31,14 +31,17 @@ Row = dict[str, Any]
 @dataclass
 class Canonical:
     """What was done to a file. counts: by rule, in words. image_ids: the number that stands for an
-    image id which is text, where a file has such ids."""
+    image id which is text, where a file has such ids. twins: objects left out since another is the
+    same in image, category, box and outline."""
 
     counts: Counter[str] = field(default_factory=Counter)
     image_ids: dict[str, int] = field(default_factory=dict)
+    twins: int = 0
 
     def lines(self) -> list[str]:
         """A line for each rule that was used."""
-        return [f"{count} {rule}" for rule, count in self.counts.items()]
+        lines = [f"{count} {rule}" for rule, count in self.counts.items()]
+        return [*lines, f"{self.twins} objects are stated twice: left out"] if self.twins else lines
 
 
 def load_json(path: Path) -> Any:
@@ -72,6 +75,7 @@ def canonical(content: Any, other: Path | None = None) -> tuple[Any, Canonical]:
         if isinstance(result.get(group), list):
             result[group] = [_row(row, done) for row in result[group]]
     _number_images(result, done)
+    _leave_out_twins(result, done)
     _leave_out_roots(result, other, done)
     return result, done
 
@@ -158,6 +162,25 @@ def _with_number(row: Any, key: str, done: Canonical) -> Any:
     if not isinstance(value, str) or value not in done.image_ids:
         return row
     return {**row, key: done.image_ids[value]}
+
+
+def _leave_out_twins(content: Row, done: Canonical) -> None:
+    """Leaves out each object that is the same as an earlier one in all that describes it."""
+    rows = content.get("annotations")
+    if not isinstance(rows, list):
+        return
+    kept, seen = [], set()
+    for row in rows:
+        if isinstance(row, dict) and row.get("bbox"):
+            what = ("image_id", "category_id", "bbox", "iscrowd", "area", "segmentation")
+            # A digest, not the text: outlines of a million objects would not fit into memory twice.
+            key = hash(repr([row.get(name) for name in what]))
+            if key in seen:
+                done.twins += 1
+                continue
+            seen.add(key)
+        kept.append(row)
+    content["annotations"] = kept
 
 
 def _leave_out_roots(content: Row, other: Path | None, done: Canonical) -> None:

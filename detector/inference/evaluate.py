@@ -13,6 +13,7 @@ from detector.config.registry import DATASETS
 from detector.config.schema import require
 from detector.data.images import read_pixels, require_folder
 from detector.data.readers.base import Dataset
+from detector.data.review import with_classes
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
 from detector.inference.graph import load_graph
@@ -213,11 +214,4 @@ def val_set(
 ) -> Dataset:
     """The val split. Raises DataError where its classes are not those of the model at `path`."""
     dataset = DATASETS.build(config.data).read("val")
-    annotations = dataset.annotations
-    known = (tuple(classes), tuple(category_ids))
-    if known != (annotations.classes, annotations.category_ids):
-        raise DataError(
-            f"{dataset.name}: classes {list(annotations.classes)}, but {path} was trained on "
-            f"{list(classes)}"
-        )
-    return dataset
+    return with_classes(dataset, classes, category_ids, f"{path}")

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from detector.config import Precision as PrecisionName
 from detector.config.schema import require
-from detector.data.images import SUFFIXES, list_images, read_pixels, require_megapixels
+from detector.data.handling import require_megapixels
+from detector.data.images import SUFFIXES, list_images, read_pixels
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections

@@ -22,8 +22,8 @@ FIGURES = r"(reliability|reliability_classes(_\d+)?|precision_recall(_\d+)?)\.pn
 WORST = r"[a-z_]+_\d{2,}_image_-?\d+\.png"
 
 OWN = {
-    ".": r"(config\.yaml|(log|evaluations)\.jsonl|(initial_loss|metrics|detections|status)\.json)"
-    r"(\.tmp|\.damaged(_\d+)?)?|\.detector-run",
+    ".": r"(config\.yaml|(log|evaluations)\.jsonl"
+    r"|(data|initial_loss|metrics|detections|status)\.json)(\.tmp|\.damaged(_\d+)?)?|data_faults\.txt|\.detector-run",
     CHECKPOINTS: rf"(last|best|step_\d{{9,}})\.pt|last\.damaged|{UNFINISHED}",
     "crash": r"(batch\.json|checkpoint\.pt)(\.tmp)?",
     "figures": FIGURES,

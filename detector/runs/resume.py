@@ -11,6 +11,8 @@ import torch
 
 import detector
 from detector.config import Config
+from detector.config.registry import REGISTRIES
+from detector.config.schema import options_of
 from detector.errors import ConfigError
 from detector.runs import own_files, status
 from detector.runs.checkpoint import FORMAT_VERSION, load
@@ -137,12 +139,26 @@ def folder_of(config: Config, plain: dict[str, Any]) -> RunFolder:
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     """'key: saved -> given' for each key that changes what is learned."""
-    old, new = (_flat(learned(DEFAULTS | plain)) for plain in (saved, given))
+    old, new = (_flat(learned(_complete(plain))) for plain in (saved, given))
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+
+
+def _complete(plain: dict[str, Any]) -> dict[str, Any]:
+    """The config with every key that it lacks, of its parts too, as it is by default."""
+    result = DEFAULTS | plain
+    for kind, registry in REGISTRIES.items():
+        part = result.get(kind)
+        if isinstance(part, dict) and part.get("name") in registry.names:
+            options = options_of(registry.get(part["name"]))
+            result[kind] = {
+                **{key: one.default for key, one in options.items() if not one.required},
+                **part,
+            }
+    return result
 
 
 def _compare(

@@ -49,6 +49,16 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def data(self) -> Path:
+        """What the run was given to learn and to be scored on, and what became of it."""
+        return self.path / "data.json"
+
+    @property
+    def data_faults(self) -> Path:
+        """A line for every fault of data that cannot be used."""
+        return self.path / "data_faults.txt"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
 

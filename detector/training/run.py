@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from detector.config import Config
 from detector.config.compose import to_yaml
+from detector.data.account import MAX_NAMED
+from detector.data.review import review
 from detector.data.workers import explained
-from detector.errors import DivergedError, Preempted, UserError
+from detector.errors import DataError, DivergedError, Preempted, UserError
 from detector.inference.evaluate import report, require_pictures
 from detector.inference.predictor import Predictor, load_checkpoint
 from detector.runs import own_files
@@ -74,7 +78,10 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     folder = opened.folder
     # What a run goes on from holds its weights: the file it began with may be gone.
     began_from = config if resumed is None else replace(config, weights=None)
-    setup, state = build(began_from, plain, world)
+    try:
+        setup, state = build(began_from, plain, world)
+    except DataError as error:
+        raise _written(error, folder) if world.is_main else error from None
     if resumed is not None:
         require_same_data(setup, resumed)
         state.load_state_dict(resumed)
@@ -106,6 +113,17 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     return Run(folder.path, metrics)
 
 
+def _written(error: DataError, folder: RunFolder) -> DataError:
+    """The error; where it has more faults than its message, with the file that holds them all."""
+    if len(error.details) <= MAX_NAMED:
+        return error
+    with suppress(OSError):  # it is told without them
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.data_faults.write_text("\n".join(error.details) + "\n")
+        return DataError(f"{error}\nall {len(error.details)}: {folder.data_faults}")
+    return error
+
+
 def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> None:
     """Says what is about to be trained, on what, and where it will lie."""
     config, world = setup.config, setup.world
@@ -115,6 +133,11 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
     for split, dataset in (("train", setup.train_set), ("val", setup.val_set)):
         for line in dataset.annotations.summary():
             log.say(f"{split}: {line}")
+    if world.is_main:
+        found = review(setup.train_set, setup.val_set)
+        for line in found.lines():
+            log.say(line)
+        opened.folder.data.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
     log.say(
         f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
         f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"

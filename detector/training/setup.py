@@ -13,8 +13,10 @@ from detector.config import Config
 from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SCHEDULES
 from detector.config.schema import require
 from detector.criterion import build_criterion, check_criterion
+from detector.data.headers import without_damaged
 from detector.data.loader import evaluation_batches
-from detector.data.readers.base import Dataset
+from detector.data.readers.base import SPLITS, Dataset
+from detector.data.review import with_classes
 from detector.data.transforms import Augmentation
 from detector.errors import ConfigError, DataError
 from detector.inference.predictor import Predictor
@@ -86,10 +88,8 @@ def build(
     schedule = SCHEDULES.build(config.schedule)
     anchors = AnchorGenerator(config.model.anchors)
     if sets is None:
-        reader = DATASETS.build(config.data)
-        sets = reader.read("train"), reader.read("val")
+        sets = read_sets(config)
     train_set, val_set = sets
-    require_same_classes(train_set, val_set)
     criterion = build_criterion(config, train_set.annotations, world)
     layout = criterion.layout
     prior = config.prior
@@ -169,14 +169,28 @@ def count_steps(config: Config, num_images: int) -> int:
     return max(1, math.ceil(config.epochs * num_images / config.batch_size))
 
 
-def require_same_classes(train_set: Dataset, val_set: Dataset) -> None:
-    """Raises DataError where the two splits do not have the same classes under the same ids."""
-    train, val = train_set.annotations, val_set.annotations
-    if (train.classes, train.category_ids) != (val.classes, val.category_ids):
-        raise DataError(
-            f"{val_set.name}: classes {list(val.classes)} (ids {list(val.category_ids)}), but "
-            f"{train_set.name} has {list(train.classes)} (ids {list(train.category_ids)})"
-        )
+def read_sets(config: Config) -> tuple[Dataset, Dataset]:
+    """The train and the val split, the latter with the classes of the former.
+
+    Every image of val is decoded once, so that no evaluation finds a damaged one. Raises DataError
+    with the faults of both splits.
+    """
+    reader = DATASETS.build(config.data)
+    sets: list[Dataset] = []
+    faults: list[DataError] = []
+    for split in SPLITS:
+        try:
+            dataset = reader.read(split)
+            sets.append(without_damaged(dataset) if split == "val" else dataset)
+        except DataError as error:
+            if str(error) not in map(str, faults):  # a file that both splits read
+                faults.append(error)
+    if faults:
+        details = [line for error in faults for line in error.details]
+        raise DataError("\n".join(map(str, faults)), details=details)
+    train, val = sets
+    known = train.annotations
+    return train, with_classes(val, known.classes, known.category_ids, train.name)
 
 
 def estimate_prior(

@@ -104,7 +104,7 @@ def make_dataset(
             rows.areas.append(20.0)
             rows.ids.append(len(rows.ids))
     categories = {1: "one", 2: "two", 3: "three"}
-    packed = pack(rows, source="arrays", categories=categories, on_invalid="error")
+    packed = pack(rows, source="arrays", categories=categories)
     return ArrayDataset(packed, broken)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.data.annotations import Annotations, OnInvalid, Rows, inside, pack
+from detector.data.annotations import Annotations, Rows, inside, pack
+from detector.data.handling import Handling, OnInvalid
 from detector.errors import DataError
 from tests.data.files import make_dataset
 
@@ -34,7 +35,8 @@ def rows(boxes: list[tuple[float, float, float, float]]) -> Rows:
 def packed(
     boxes: list[tuple[float, float, float, float]], on_invalid: OnInvalid = "error"
 ) -> Annotations:
-    return pack(rows(boxes), source="set.json", categories=CATEGORIES, on_invalid=on_invalid)
+    handling = Handling(on_invalid=on_invalid)
+    return pack(rows(boxes), source="set.json", categories=CATEGORIES, handling=handling)
 
 
 GOOD = [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.5, 8.0), (0.0, 0.0, 40.0, 30.0)]
@@ -57,7 +59,7 @@ def test_objects_follow_their_image_whatever_the_order_of_the_file() -> None:
     cycle.xywh = [(float(owner), 0.0, 1.0, 1.0) for owner in cycle.owners]
     cycle.labels, cycle.crowd, cycle.areas = [2, 5, 2, 5, 2, 5], [False, True] * 3, [1.0] * 6
     cycle.ids = [ids[owner] for owner in cycle.owners]
-    a = pack(cycle, source="", categories=CATEGORIES, on_invalid="error")
+    a = pack(cycle, source="", categories=CATEGORIES)
     assert a.image_ids.tolist() == [10, 20, 30, 40, 50]
     for index, image_id in enumerate(a.image_ids):
         assert a.ids[a.objects(index)].tolist() == [image_id] * (2 if image_id == 40 else 1)
@@ -101,7 +103,8 @@ def test_all_invalid_boxes_are_listed_at_once() -> None:
     with pytest.raises(DataError) as caught:
         packed(boxes)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 3
+    assert lines[0].startswith("set.json: 3 objects of 1000 cannot be used; data.on_invalid=drop")
+    assert len(lines) == 6  # and for each of three kinds its name
     assert all(any(f"annotation {i}:" in line for line in lines) for i in (103, 600, 1099))
 
 
@@ -110,7 +113,7 @@ def test_dropping_gives_what_the_cleaned_file_gives_and_names_what_it_dropped() 
     dropped = packed([*GOOD[:2], bad, GOOD[2]], "drop")
     clean = rows(GOOD)
     clean.ids = [100, 101, 103]
-    expected = pack(clean, source="set.json", categories=CATEGORIES, on_invalid="error")
+    expected = pack(clean, source="set.json", categories=CATEGORIES)
     assert dropped.fingerprint == expected.fingerprint
     assert len(dropped.dropped) == 1
     assert "b.png" in dropped.dropped[0]
@@ -147,7 +150,7 @@ def test_a_set_without_any_object_is_legal() -> None:
 
 def test_a_set_without_images_is_refused() -> None:
     with pytest.raises(DataError, match=r"set\.json: no images"):
-        pack(Rows(), source="set.json", categories=CATEGORIES, on_invalid="drop")
+        pack(Rows(), source="set.json", categories=CATEGORIES)
 
 
 def test_a_selection_has_the_objects_of_its_images() -> None:

@@ -62,7 +62,7 @@ class SyntheticSet(Dataset):
     def __init__(self, workload: Workload) -> None:
         rows = Rows([1], ["synthetic"], [(workload.height, workload.width)])
         names = {k: f"class {k}" for k in range(workload.classes)}
-        annotations = pack(rows, source="synthetic", categories=names, on_invalid="error")
+        annotations = pack(rows, source="synthetic", categories=names)
         super().__init__("synthetic", annotations)
         self._size = (workload.height, workload.width, 3)
 

@@ -124,7 +124,7 @@ class GeneratedReader(Reader):
                 rows.ids.append(len(rows.ids) + 1)
         name = f"generated {split}"
         categories = {k + 1: f"{colour} {shape}" for k, (shape, colour) in enumerate(pairs)}
-        annotations = pack(rows, source=name, categories=categories, on_invalid="error")
+        annotations = pack(rows, source=name, categories=categories)
         return GeneratedDataset(name, annotations, self.options, split)
 
     def _objects(self, split: Split, index: int) -> list[tuple[int, tuple[int, int, int, int]]]:

@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from xml.etree import ElementTree
 
 from detector.config.registry import DATASETS
 from detector.config.schema import require
-from detector.data.annotations import OnInvalid, Rows, pack
-from detector.data.images import (
-    SUFFIXES,
-    FolderDataset,
-    require_files,
-    require_folder,
-    require_megapixels,
-)
-from detector.data.readers.base import SPLITS, Dataset, Reader, Split
+from detector.data.account import OF_LEFT_OUT_IMAGES, TWIN, Account, Kind, LeftOut
+from detector.data.annotations import Rows, pack
+from detector.data.handling import Handling, HandlingOptions
+from detector.data.headers import check_images
+from detector.data.images import SUFFIXES, FolderDataset, Names, missing_files, require_folder
+from detector.data.readers.base import SPLITS, Split
+from detector.data.readers.folders import FolderReader
 from detector.errors import DataError
 
 Object = tuple[str, tuple[float, float, float, float], bool]
 """Class, (xmin, ymin, xmax, ymax) as the file states them, difficult."""
 
-Page = tuple[str, tuple[int, int], list[Object]]
-"""File name of the image, (height, width), objects of one XML file."""
+NO_XML = Kind("image", "whose file of annotations is not there", "on_missing")
+BAD_XML = Kind("image", "whose file of annotations cannot be read")
+BAD_OBJECT = Kind("object", "whose entry cannot be read")
+OTHER_CLASS = Kind("object", "of a class that is not in data.classes")
+NOT_IN_LIST = Kind("image", "marked with -1 in the list: without the class it is of", None)
+
+SEVERAL_BOXES = "boxes stand beside others in one <object>: each is an object"
+NO_SUFFIX = "images have another suffix than <filename>: the only file of that stem is taken"
+
+
+@dataclass
+class Page:
+    """What an XML file states. file_name: of the image. size: (height, width), None where the file
+    has none. faults: of objects that cannot be read, with their kinds. given: boxes, or objects
+    without one. several: boxes that share an object with others."""
+
+    file_name: str
+    size: tuple[int, int] | None
+    objects: list[Object] = field(default_factory=list)
+    faults: list[tuple[Kind, str]] = field(default_factory=list)
+    given: int = 0
+    several: int = 0
 
 
 @DATASETS.register("voc")
-class VocReader(Reader):
+class VocReader(FolderReader):
     """root: holds Annotations, JPEGImages and ImageSets/Main.
 
-    train_split, val_split: names of lists in ImageSets/Main, without ".txt". classes: their names
-    in order; null: all that occur in either split, sorted. on_invalid: what a box without area,
-    outside its image or not finite does: "error" stops before the first step and names all, "drop"
-    leaves them out and names them in the log. ignore_difficult: objects marked difficult are
-    neutral, as crowds are; otherwise they are objects like any other. (VOC's own score leaves them
-    out; COCO's, which we use, knows only crowds.) max_megapixels: of an image; larger ones are
-    refused.
+    train_split, val_split: names of lists in ImageSets/Main, without ".txt". In the lists of one
+    class, images marked with -1 are left out. With val_share and without lists, all files in
+    Annotations are taken. classes: their names in order; null: all that occur in either split,
+    sorted. ignore_difficult: objects marked difficult are neutral, as crowds are; otherwise they
+    are objects like any other. (VOC's own score leaves them out; COCO's, which we use, knows only
+    crowds.) The other keys are those of `Handling`.
 
     Image ids are 1, 2, ... in the order of the list, annotation ids 1, 2, ... in that of the files.
     A box covers its corner pixels, counted from 1: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax,
@@ -51,67 +69,152 @@ class VocReader(Reader):
         train_split: str = "train",
         val_split: str = "val",
         classes: tuple[str, ...] | None = None,
-        on_invalid: OnInvalid = "error",
         ignore_difficult: bool = False,
-        max_megapixels: float = 100.0,
+        **handling: Unpack[HandlingOptions],
     ) -> None:
+        super().__init__(Handling(**handling))
         require(
             classes is None or (len(classes) > 0 and len(set(classes)) == len(classes)),
             f"classes: {list(classes or [])} given, different names or null are needed",
         )
-        require_megapixels(max_megapixels)
         self.root = Path(root).expanduser()
         self.lists = {"train": train_split, "val": val_split}
         self.given_classes = classes
-        self.on_invalid: OnInvalid = on_invalid
         self.ignore_difficult = ignore_difficult
-        self.max_megapixels = max_megapixels
 
-    def read(self, split: Split) -> Dataset:
-        rows = Rows()
+    def read_source(self, split: Split) -> FolderDataset:
         classes = self.classes
-        for file, page in self.pages[split].items():
-            self._add(rows, file, page, classes)
+        source = str(self.source(split))
+        rows, account = Rows(), Account()
+        account.left_out += self.names(split)[1]
+        account.given["image"] += sum(one.count for one in account.left_out)
         folder = require_folder(self.root / "JPEGImages", "data.root: JPEGImages")
-        source = str(self.list_file(split))
-        require_files(folder, rows.file_names, source)
-        categories = dict(enumerate(classes, 1))
-        annotations = pack(rows, source=source, categories=categories, on_invalid=self.on_invalid)
-        return FolderDataset(source, annotations, folder, self.max_megapixels)
+        unsized = self._add_all(split, rows, account, classes, Names(folder))
+        check_images(rows, folder, account, self.handling, source, unsized)
+        annotations = pack(
+            rows,
+            source=source,
+            categories=dict(enumerate(classes, 1)),
+            handling=self.handling,
+            account=account,
+        )
+        return FolderDataset(source, annotations, folder, self.handling)
 
     @cached_property
-    def pages(self) -> dict[str, dict[Path, Page]]:
-        """Split -> XML file -> content. Both splits: the classes are those of the two together."""
+    def splits(self) -> tuple[Split, ...]:
+        """Those that are read: where val is drawn, it has no list."""
+        return ("train",) if self.handling.val_share is not None else SPLITS
+
+    @cached_property
+    def pages(self) -> dict[str, dict[str, Page | tuple[Kind, str]]]:
+        """Split -> name in the list -> what its XML file states, or why it cannot be read.
+
+        Of both splits: the classes are those of the two together.
+        """
         require_folder(self.root, "data.root")
         folder = require_folder(self.root / "Annotations", "data.root: Annotations")
-        pages: dict[str, dict[Path, Page]] = {}
-        for split in SPLITS:
-            names = read_list(self.list_file(split), f"data.{split}_split")
-            require_files(folder, [f"{name}.xml" for name in names], str(self.list_file(split)))
-            pages[split] = {
-                folder / f"{name}.xml": read_page(folder / f"{name}.xml", name) for name in names
-            }
+        pages: dict[str, dict[str, Page | tuple[Kind, str]]] = {}
+        for split in self.splits:
+            names, source = self.names(split)[0], str(self.source(split))
+            gone = set(missing_files(folder, [f"{name}.xml" for name in names], source))
+            pages[split] = {}
+            for name in names:
+                file = folder / f"{name}.xml"
+                if file.name in gone or f"{name}.xml" in gone:
+                    words = f"{source}: image {name}: there is no file {file}"
+                    pages[split][name] = NO_XML, words
+                    continue
+                try:
+                    pages[split][name] = read_page(file, name)
+                except DataError as error:
+                    pages[split][name] = BAD_XML, str(error)
         return pages
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
+        pages = [page for split in self.splits for page in self.pages[split].values()]
         if self.given_classes is not None:
             return self.given_classes
-        pages = [page for split in SPLITS for page in self.pages[split].values()]
-        classes = tuple(sorted({name for _, _, objects in pages for name, _, _ in objects}))
+        read = [page for page in pages if isinstance(page, Page)]
+        classes = tuple(sorted({name for page in read for name, _, _ in page.objects}))
         if not classes:
-            raise DataError(f"{self.root}: no objects, and data.classes is null")
+            faults = [page[1] for page in pages if not isinstance(page, Page)]
+            why = f" ({faults[0]})" if faults else ""
+            raise DataError(f"{self.root}: no objects{why}, and data.classes is null")
         return classes
 
-    def list_file(self, split: Split) -> Path:
-        return self.root / "ImageSets" / "Main" / f"{self.lists[split]}.txt"
+    def source(self, split: Split) -> Path:
+        """What states the images of a split: its list, or the folder where val is drawn."""
+        file = self.root / "ImageSets" / "Main" / f"{self.lists[split]}.txt"
+        if self.handling.val_share is not None and not file.is_file():
+            return self.root / "Annotations"
+        return file
 
-    def _add(self, rows: Rows, file: Path, page: Page, classes: tuple[str, ...]) -> None:
-        image, size, objects = page
-        for name, (x_min, y_min, x_max, y_max), difficult in objects:
+    def names(self, split: Split) -> tuple[list[str], list[LeftOut]]:
+        """The images of a split, and what of its list is left out."""
+        source = self.source(split)
+        if source.is_dir():
+            return sorted(path.stem for path in source.glob("*.xml")), []
+        if not source.is_file() and not source.parent.is_dir():
+            raise DataError(
+                f"data.{split}_split={source}: there is no such file; data.val_share=0.2 takes all "
+                "files in Annotations and draws a fifth of them for val"
+            )
+        account = Account()
+        names = read_list(source, f"data.{split}_split", account)
+        known = Names(self.root / "Annotations")
+        return [_bare(name, known) for name in names], account.left_out
+
+    def _add_all(
+        self, split: Split, rows: Rows, account: Account, classes: tuple[str, ...], known: Names
+    ) -> list[int]:
+        """Adds the images of a split and their objects; indices of images without a size."""
+        unsized: list[int] = []
+        annotations = self.root / "Annotations"
+        for position, (name, page) in enumerate(self.pages[split].items(), 1):
+            account.given["image"] += 1
+            if not isinstance(page, Page):
+                kind, line = page
+                account.leave_out(kind, line)
+                lost = objects_in(annotations / f"{name}.xml")
+                if lost:
+                    account.given["object"] += lost
+                    account.leave_out(OF_LEFT_OUT_IMAGES, "", count=lost)
+                continue
+            image = page.file_name
+            if (other := known.of_stem(image)) is not None:
+                image = other
+                account.rules[NO_SUFFIX] += 1
+            if page.several:
+                account.rules[SEVERAL_BOXES] += page.several
+            if page.size is None:
+                unsized.append(len(rows.image_ids))
+            file = str(annotations / f"{name}.xml")
+            account.given["object"] += page.given
+            account.left_out += [LeftOut(kind, line) for kind, line in page.faults]
+            self._add_objects(rows, account, file, page, classes)
+            rows.image_ids.append(position)
+            rows.file_names.append(image)
+            rows.sizes.append(page.size or (1, 1))
+            rows.files.append(file)
+        return unsized
+
+    def _add_objects(
+        self, rows: Rows, account: Account, file: str, page: Page, classes: tuple[str, ...]
+    ) -> None:
+        seen: set[Object] = set()
+        for found in page.objects:
+            name, (x_min, y_min, x_max, y_max), difficult = found
             if name not in classes:
                 known = ", ".join(classes)
-                raise DataError(f"{file}: class {name!r} is not one of data.classes: {known}")
+                words = f"{file}: class {name!r} is not one of data.classes: {known}"
+                account.leave_out(OTHER_CLASS, words)
+                continue
+            if found in seen:
+                line = f"{file}: image {page.file_name}: {name} {found[1]} is stated twice"
+                account.leave_out(TWIN, line)
+                continue
+            seen.add(found)
             # No area in the file stays none: xmin = xmax would else become one pixel.
             width = x_max - x_min + (x_max > x_min)
             height = y_max - y_min + (y_max > y_min)
@@ -121,20 +224,29 @@ class VocReader(Reader):
             rows.crowd.append(difficult and self.ignore_difficult)
             rows.areas.append(width * height if width > 0 and height > 0 else 0.0)
             rows.ids.append(len(rows.ids) + 1)
-        rows.image_ids.append(len(rows.image_ids) + 1)
-        rows.file_names.append(image)
-        rows.sizes.append(size)
-        rows.files.append(str(file))
 
 
-def read_list(path: Path, key: str) -> list[str]:
-    """The image names of a split, one a line. Raises DataError for none or repeated ones."""
+def read_list(path: Path, key: str, account: Account) -> list[str]:
+    """The image names of a split, the first word of each line.
+
+    A second word is the mark of a list of one class: -1 for an image without it. Raises DataError
+    for a list without names, or with repeated ones.
+    """
     if not path.is_file():
         raise DataError(f"{key}={path}: there is no such file")
     try:
-        names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8, at byte {error.start}") from None
+    names: list[str] = []
+    for line in lines:
+        name, _, mark = line.rpartition(" ")
+        if not name or mark not in ("1", "0", "-1"):
+            name, mark = line, ""  # a name may hold spaces
+        if mark == "-1":
+            account.leave_out(NOT_IN_LIST, f"{path}: {name.strip()}")
+        else:
+            names.append(name.strip())
     if not names:
         raise DataError(f"{path}: no images")
     seen: set[str] = set()
@@ -144,9 +256,20 @@ def read_list(path: Path, key: str) -> list[str]:
     return names
 
 
+def _bare(name: str, known: Names) -> str:
+    """A name of a list without the suffix of an image, where its file of annotations has none."""
+    path = Path(name)
+    is_image = path.suffix.lower() in SUFFIXES and f"{name}.xml" not in known
+    bare = str(path.with_suffix(""))
+    return bare if is_image and f"{bare}.xml" in known else name
+
+
 def read_page(path: Path, name: str) -> Page:
     """The content of an XML file; name: as the list has it. Raises DataError naming the file."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise DataError(f"{path}: declares a DOCTYPE, which is refused")
     try:
@@ -155,32 +278,60 @@ def read_page(path: Path, name: str) -> Page:
         raise DataError(f"{path}: is not XML: {error}") from None
     suffix = Path(root.findtext("filename") or "").suffix
     image = name + (suffix if suffix.lower() in SUFFIXES else ".jpg")
-    size = (_size(path, root, "height"), _size(path, root, "width"))
-    objects = [_object(path, i, node) for i, node in enumerate(root.iter("object"), 1)]
-    return image, size, objects
+    page = Page(image, _page_size(path, root))
+    for i, node in enumerate(root.iter("object"), 1):
+        boxes = node.findall("bndbox")
+        page.given += max(1, len(boxes))
+        page.several += len(boxes) if len(boxes) > 1 else 0
+        for box in boxes or [None]:
+            try:
+                page.objects.append(_object(path, i, node, box))
+            except DataError as error:
+                page.faults.append((BAD_OBJECT, str(error)))
+    return page
 
 
-def _object(path: Path, number: int, node: Any) -> Object:
+def objects_in(path: Path) -> int:
+    """Objects in a file that is not read, as far as its text can tell."""
+    try:
+        return path.read_bytes().count(b"<bndbox>")
+    except OSError:
+        return 0
+
+
+def _object(path: Path, number: int, node: Any, box: Any) -> Object:
     place = f"object {number} of the file"
     name = (node.findtext("name") or "").strip()
     if not name:
         raise DataError(f"{path}: {place}: <name> is missing")
-    keys = ("xmin", "ymin", "xmax", "ymax")
-    x_min, y_min, x_max, y_max = (_number(path, node, f"bndbox/{key}", place) for key in keys)
+    if box is None:
+        raise DataError(f"{path}: {place}: <bndbox> is missing")
+    x_min, y_min, x_max, y_max = (
+        _number(path, box, key, place, "bndbox/") for key in ("xmin", "ymin", "xmax", "ymax")
+    )
     difficult = (node.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
         raise DataError(f"{path}: {place}: <difficult> is {difficult!r}, 0 or 1 is allowed")
     return name, (x_min, y_min, x_max, y_max), difficult == "1"
 
 
-def _number(path: Path, node: Any, key: str, place: str) -> float:
+def _number(path: Path, node: Any, key: str, place: str, above: str = "") -> float:
     text = node.findtext(key)
     if text is None:
-        raise DataError(f"{path}: {place}: <{key}> is missing")
+        raise DataError(f"{path}: {place}: <{above}{key}> is missing")
     try:
         return float(text)
     except ValueError:
-        raise DataError(f"{path}: {place}: <{key}> is {text!r}, not a number") from None
+        raise DataError(f"{path}: {place}: <{above}{key}> is {text[:40]!r}, not a number") from None
+
+
+def _page_size(path: Path, root: Any) -> tuple[int, int] | None:
+    """(height, width), or None where the file does not know it: both missing, or 0."""
+    if root.tag == "annotation" and all(
+        (root.findtext(f"size/{key}") or "0").strip() in ("", "0") for key in ("height", "width")
+    ):
+        return None
+    return _size(path, root, "height"), _size(path, root, "width")
 
 
 def _size(path: Path, root: Any, key: str) -> int:

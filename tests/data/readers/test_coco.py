@@ -92,9 +92,11 @@ def test_invalid_boxes_stop_or_are_dropped_as_asked(tmp_path: Path) -> None:
     options: dict[str, Any] = write_coco_set(tmp_path, value)
     with pytest.raises(DataError) as caught:
         read(options)
-    first, second = str(caught.value).splitlines()
+    head, _, first, _, second = (line.strip() for line in str(caught.value).splitlines())
+    assert "2 objects of 5 cannot be used; data.on_invalid=drop leaves them out" in head
     assert all(word in first for word in ("train.json", "c.png", "id 9", "annotation 8"))
     assert "annotation 9" in second
+    assert caught.value.details == (first, second)
     dropped = read(options | {"on_invalid": "drop"}).annotations
     assert dropped.dropped == (first, second)
     assert dropped.fingerprint == read_coco(write_json(tmp_path, CONTENT)).fingerprint
@@ -203,9 +205,11 @@ def test_repeated_images_are_listed(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError) as caught:
         read_coco(write_json(tmp_path, value))
-    first, second = str(caught.value).splitlines()
-    assert "repeats the image id 3" in first
-    assert "a.png is the file of the images 3 and 12" in second
+    message = str(caught.value)
+    assert "3 images of 5 cannot be used" in message
+    assert "image a.png: d.png has its id 3 too" in message
+    assert "(d.png) repeats the image id 3 of a.png" in message
+    assert "a.png is the file of the images 3 and 12" in message
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,9 @@ def test_missing_folders_and_files_name_their_key(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"^{key}=.*no"):
             read(changed)
     (tmp_path / "images" / "a.png").unlink()
-    with pytest.raises(DataError, match=r"1 files are not in .*a\.png"):
+    with pytest.raises(
+        DataError, match=r"image a\.png \(id 3\): there is no such file in .*data\.on_missing=drop"
+    ):
         read(options)
 
 

@@ -87,8 +87,8 @@ def test_images_are_numbered_by_name_and_one_without_labels_has_no_objects(root:
     ("line", "words"),
     [
         ("0 0.5 0.5 0.5", "has 4 fields, class, centre x, centre y, width, height are needed"),
-        ("0 0.5 0.5 0.5 0.5 0.9", "has 6 fields, "),
-        ("0 .1 .1 .9 .1 .9 .9", "has 7 fields, .*; data.polygons=box takes the box around a poly"),
+        ("0 0.5 0.5 0.5 0.5 0.9", "has 6 fields, .*; data.scores=ignore reads past it"),
+        ("0 .1 .1 .9 .1 .9 .9", "has 7 fields, .*; data.polygons=box takes the box around each"),
         ("3 0.5 0.5 0.5 0.5", "class is '3', 0 to 2 in whole numbers is allowed"),
         ("-1 0.5 0.5 0.5 0.5", "class is '-1', 0 to 2 in whole numbers is allowed"),
         ("0.5 0.5 0.5 0.5 0.5", "class is '0.5', 0 to 2 in whole numbers is allowed"),
@@ -97,25 +97,24 @@ def test_images_are_numbered_by_name_and_one_without_labels_has_no_objects(root:
         ("0 0.5 0,5 0.5 0.5", "centre y is '0,5', not a number"),
     ],
 )
-@pytest.mark.parametrize("on_invalid", ["error", "drop"])
-def test_a_line_that_cannot_be_read_is_named(
-    root: Path, line: str, words: str, on_invalid: str
-) -> None:
+def test_a_line_that_cannot_be_read_is_named_or_dropped(root: Path, line: str, words: str) -> None:
     file = label(root, f"1 0.5 0.5 0.5 0.5\n{line}\n")
     with pytest.raises(DataError, match=rf"^{file}: line 2: {words}[^\n]*$"):
-        read(root, on_invalid=on_invalid)
+        read(root)
+    dropped = annotations(root, on_invalid="drop")
+    assert (len(dropped.labels), len(dropped.dropped)) == (1, 1)
+    assert dropped.dropped[0].startswith(f"{file}: line 2: ")
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("0 0.5 1.5 0.5 0.5", "centre y is 1.5, 0 to 1 is allowed: a share of the image"),
-        ("0 -0.1 0.5 0.5 0.5", "centre x is -0.1, 0 to 1 is allowed"),
+        ("0 0.5 1.6 0.5 0.5", "centre y is 1.6, 0 to 1 is allowed: a share of the image"),
+        ("0 -0.6 0.5 0.5 0.5", "centre x is -0.6, 0 to 1 is allowed"),
         ("0 20 15 10 15", "centre x is 20, 0 to 1 is allowed: a share of the image, not pixels"),
         ("0 nan 0.5 0.5 0.5", "centre x is nan, 0 to 1 is allowed"),
         ("0 0.5 0.5 inf 0.5", "width is inf, 0 to 1 is allowed"),
         ("0 0.5 0.5 0.5 0", "height is 0, above 0 is needed"),
-        ("1 0.50 0.5 0.5 0.5", "repeats line 1"),
     ],
 )
 def test_a_box_of_no_use_is_named_or_dropped(root: Path, line: str, words: str) -> None:
@@ -123,26 +122,57 @@ def test_a_box_of_no_use_is_named_or_dropped(root: Path, line: str, words: str) 
     message = fault(root)
     assert message.startswith(f"{file}: line 2: {words}")
     assert "\n" not in message
-    dropped = annotations(root, on_invalid="drop")
-    assert (dropped.dropped, dropped.labels.tolist()) == ((message,), [1])
+    # The only object of its class: that is never left out unless it is asked for by a share.
+    assert "all objects of class 'cat' would be left out" in fault(root, on_invalid="drop")
+    dropped = annotations(root, on_invalid="drop", max_dropped=0.5)
+    assert f"{dropped.dropped[0]}; data.on_invalid=drop leaves it out" == message
+    assert dropped.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("1 0.5 0.5002185 1 1.000437", [0, 0, 40, 30]),
+        ("1 -0.1 0.5 0.5 0.5", [0, 7.5, 6, 22.5]),
+    ],
+)
+def test_what_leaves_the_image_by_rounding_or_a_part_is_clipped(
+    root: Path, line: str, box: list[float]
+) -> None:
+    label(root, line)
+    a = annotations(root)
+    np.testing.assert_allclose(np.clip(a.boxes(0)[0], 0, [40, 30, 40, 30]), box, atol=1e-3)
+    assert a.summary()[1] == "1 boxes leave their image and are clipped"
+
+
+def test_a_line_that_is_there_twice_counts_once_and_is_told(root: Path) -> None:
+    file = label(root, "1 0.5 0.5 0.5 0.5\n1 0.50 0.5 0.5 0.5\n")
+    a = annotations(root)
+    assert (len(a.labels), a.dropped, a.account.given["object"]) == (1, (), 2)
+    words = f"left out: 1 object: stated twice ({file}: line 2: repeats line 1)"
+    assert a.summary()[1] == words
 
 
 def test_a_box_below_the_resolution_of_the_image_has_no_area(root: Path) -> None:
     file = label(root, "1 0.5 0.5 1e-12 0.5\n")
     assert fault(root).startswith(f"{file}: image a.jpg (id 1), annotation 1: box [19.99")
-    assert fault(root).endswith("has no area")
+    assert fault(root).endswith("has no area; data.on_invalid=drop leaves it out")
 
 
 def test_every_fault_is_listed_at_once(root: Path) -> None:
     label(root, "1 2 0.5 0.5 0.5\n1 0.5 0.5 1e-12 0.5\n1 0.5 0.5 0.5 2\n")
-    assert [line.partition(": ")[2][:7] for line in fault(root).splitlines()] == [
-        "line 1:",
-        "line 3:",
-        "image a",
+    head, *rest = fault(root).splitlines()
+    assert "3 objects of 3 cannot be used; data.on_invalid=drop leaves them out" in head
+    assert [line.strip().removeprefix(f"{root}/labels/train/a.txt: ")[:9] for line in rest] == [
+        "2 objects",
+        "line 1: c",
+        "line 3: h",
+        "1 object:",
+        "image a.j",
     ]
     label(root, "1 1\n" * 25)
-    assert len(fault(root).splitlines()) == 11
-    assert fault(root).endswith("and 15 more lines")
+    assert len(fault(root).splitlines()) == 13
+    assert fault(root).endswith("and 15 more")
 
 
 def test_a_box_that_leaves_its_image_by_a_part_is_clipped_later(root: Path) -> None:
@@ -153,7 +183,7 @@ def test_a_box_that_leaves_its_image_by_a_part_is_clipped_later(root: Path) -> N
 
 
 def test_the_box_around_a_polygon_is_taken_if_asked_for(root: Path) -> None:
-    label(root, "1 0.1 0.2 0.5 0.9 0.3 0.4\n0 0.5 0.5 0.5 0.5\n2 0.1 nan 0.5 0.9 0.3 0.4\n")
+    label(root, "1 0.1 0.2 0.5 0.9 0.3 0.4\n0 0.5 0.5 0.5 0.5\n0 0.1 nan 0.5 0.9 0.3 0.4\n")
     a = annotations(root, polygons="box", on_invalid="drop")
     # x from 0.1 to 0.5 of 40 px, y from 0.2 to 0.9 of 30 px.
     np.testing.assert_allclose(a.boxes(0)[0], [4, 6, 20, 27], atol=1e-5)
@@ -170,7 +200,9 @@ def test_a_mark_of_the_byte_order_and_line_ends_of_windows_do_not_matter(root: P
 
 def test_bytes_that_are_no_text_are_named(root: Path) -> None:
     (root / "labels/train/a.txt").write_bytes(b"0 0.5 0.5 0.5 0.5\n\xff")
-    assert fault(root).endswith("a.txt: is not UTF-8, at byte 18")
+    assert fault(root).endswith(
+        "a.txt: is not UTF-8, at byte 18; data.on_invalid=drop leaves it out"
+    )
 
 
 def test_a_truncated_file_of_labels_is_read_or_named(root: Path) -> None:

@@ -34,7 +34,7 @@ def test_everything_can_be_said_without_a_file(root: Path) -> None:
     options = {"classes": ["x", "y", "z"], "train_images": "images/train", "train_labels": "texts"}
     assert annotations(root, **options).classes == ("x", "y", "z")
     assert len(annotations(root, **options).labels) == 2
-    assert "data.file=" in fault(root, classes=["x", "y", "z"])
+    assert "data.file=" in fault(root, train_images="images/train")
 
 
 def test_labels_lie_where_labels_replaces_the_last_images(root: Path) -> None:
@@ -65,8 +65,8 @@ def test_labels_may_lie_beside_their_images(root: Path) -> None:
         ("names: {0: a, 2: b}", "names has the numbers \\[0, 2\\], 0, 1, 2"),
         ("names: [yes, no]", "names\\[0\\] is True, text is needed"),
         ("names: [a, b, a]", "names\\[2\\] is 'a', as another class is"),
-        ("names: [a, b, c]", "train is None, the name of an image folder is needed there or as"),
-        ("names: [a]\ntrain: [x, y]", "train is \\['x', 'y'\\]"),
+        ("names: [a, b, c]", "train is None, the name of an image folder, several, or a text file"),
+        ("names: [a]\ntrain: [x, 3]", "train is \\['x', 3\\]"),
         ("names: [a]\ntrain: /etc", "train is '/etc', which leads out"),
         ("names: [a]\ntrain: ../../etc", "train is '../../etc', which leads out"),
         ("names: [a]\ntrain: images/../../etc", "train is .*, which leads out"),
@@ -119,7 +119,9 @@ def test_an_image_that_exif_rotates_is_refused_since_its_labels_may_be_of_either
         if orientation == 1:
             assert len(read(root)) == 3
         else:
-            assert f"r.{suffix}: is rotated by EXIF (orientation {orientation})" in fault(root)
+            assert f"r.{suffix} (id 3): is turned by EXIF (orientation {orientation})" in fault(
+                root
+            )
 
 
 def test_a_damaged_image_is_named(root: Path) -> None:

@@ -1,0 +1,196 @@
+"""Train and val beside each other: classes, counts, what they share, what is suspicious."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.data.account import Account
+from detector.data.annotations import Annotations
+from detector.data.images import FolderDataset
+from detector.data.readers.base import Dataset
+from detector.errors import DataError
+
+MOST_CLASSES = 30
+"""Rows of the table in the log; the file has all."""
+
+MOST_NAMED = 3
+"""Files that a warning names."""
+
+BEGINNING = 1 << 16
+"""Bytes by which two files of one size are told apart: the beginning of their pixels is in them."""
+
+OTHER_IDS = "categories have other ids than in train, or are not listed: mapped by name"
+NO_OBJECT = "categories are none of train's and have no object: left out"
+
+
+def with_classes(
+    dataset: Dataset, classes: Sequence[str], category_ids: Sequence[int], whose: str
+) -> Dataset:
+    """The data set with the classes of another, mapped by name.
+
+    whose: the other, as messages name it. Converters list only the categories that occur, so that
+    one split lacks some, or numbers them otherwise. The data set itself where nothing differs.
+    Raises DataError for classes with objects that the other has not.
+    """
+    own = dataset.annotations
+    if (own.classes, own.category_ids) == (tuple(classes), tuple(category_ids)):
+        return dataset
+    counts = np.bincount(own.labels, minlength=len(own.classes))
+    strange = [name for name in own.classes if name not in classes]
+    used = [name for name in strange if counts[own.classes.index(name)]]
+    if used:
+        missing = [name for name in classes if name not in own.classes]
+        words = f", which has {', '.join(map(repr, missing))} beside" if missing else ""
+        raise DataError(
+            f"{dataset.name}: has objects of {', '.join(map(repr, used))}, no class of "
+            f"{whose}{words}; classes of the same names are needed"
+        )
+    position = {name: k for k, name in enumerate(classes)}
+    new = np.array([position.get(name, 0) for name in own.classes], np.int64)
+    account = own.account
+    if strange:
+        account.rules[NO_OBJECT] += len(strange)
+    if set(zip(own.classes, own.category_ids, strict=True)) - set(
+        zip(classes, category_ids, strict=True)
+    ) or len(own.classes) - len(strange) < len(classes):
+        account.rules[OTHER_IDS] += len(own.classes) - len(strange)
+    return Renamed(
+        dataset,
+        replace(
+            own,
+            labels=new[own.labels],
+            classes=tuple(classes),
+            category_ids=tuple(category_ids),
+        ),
+    )
+
+
+class Renamed(Dataset):
+    """A data set under other classes."""
+
+    def __init__(self, of: Dataset, annotations: Annotations) -> None:
+        super().__init__(of.name, annotations)
+        self.of = of
+
+    def image(self, index: int) -> Any:
+        return self.of.image(index)
+
+
+@dataclass(frozen=True)
+class Review:
+    """counts: class -> (objects in train, in val), crowds included. shared: names in val of images
+    that train has too. warnings: what to look at before trusting a number."""
+
+    counts: dict[str, tuple[int, int]]
+    shared: tuple[str, ...]
+    warnings: tuple[str, ...]
+    accounts: tuple[Account, Account]
+    val_files: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """A table of the classes, the rarest last, and the warnings."""
+        rows = sorted(self.counts.items(), key=lambda row: (-row[1][0], row[0]))
+        width = max([len("objects"), *(len(name) for name, _ in rows[:MOST_CLASSES])])
+        table = [f"{'objects':<{width}}  {'train':>8}  {'val':>8}"]
+        table += [f"{name:<{width}}  {a:>8}  {b:>8}" for name, (a, b) in rows[:MOST_CLASSES]]
+        if len(rows) > MOST_CLASSES:
+            table.append(f"and {len(rows) - MOST_CLASSES} rarer classes: data.json has all")
+        return [*table, *(f"WARNING: {words}" for words in self.warnings)]
+
+    def to_dict(self) -> dict[str, Any]:
+        train, val = self.accounts
+        return {
+            "objects": {name: {"train": a, "val": b} for name, (a, b) in self.counts.items()},
+            "in_both_splits": list(self.shared),
+            "warnings": list(self.warnings),
+            "train": train.to_dict(),
+            "val": {**val.to_dict(), "files": list(self.val_files)},
+        }
+
+
+def review(train: Dataset, val: Dataset) -> Review:
+    """Compares two splits of the same classes; reads files only where two may be the same."""
+    a, b = (
+        np.bincount(d.annotations.labels, minlength=len(d.annotations.classes))
+        for d in (train, val)
+    )
+    classes = train.annotations.classes
+    warnings = []
+    for word, verb, counts in (("train", "learn", a), ("val", "find", b)):
+        if not counts.sum():
+            warnings.append(f"{word} has no object: there is nothing to {verb}")
+            continue
+        empty = [repr(name) for name, number in zip(classes, counts, strict=True) if not number]
+        if empty:
+            more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+            warnings.append(f"no object in {word} of class {', '.join(empty[:10])}{more}")
+    shared = images_in_both(train, val)
+    if shared:
+        some = ", ".join(shared[:MOST_NAMED])
+        more = f" and {len(shared) - MOST_NAMED} more" if len(shared) > MOST_NAMED else ""
+        warnings.append(
+            f"val shares {len(shared)} of its {len(val)} images with train ({some}{more}): a score "
+            "on what was learned by heart says nothing; data.val_share=0.2 draws a split"
+        )
+    return Review(
+        {name: (int(i), int(j)) for name, i, j in zip(classes, a, b, strict=True)},
+        tuple(shared),
+        tuple(warnings),
+        (train.annotations.account, val.annotations.account),
+        tuple(val.annotations.file_name(i) for i in range(len(val))),
+    )
+
+
+def images_in_both(train: Dataset, val: Dataset) -> list[str]:
+    """Names in val of the images whose file, or one of the same content, train has too."""
+    paths = [files_of(dataset) for dataset in (train, val)]
+    if paths[0] is None or paths[1] is None:
+        return []
+    known = {os.path.realpath(path) for path in paths[0]}
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in paths[0]:
+        by_size[_size(path)].append(path)
+    digests: dict[Path, bytes] = {}
+    found = []
+    for path in paths[1]:
+        same_size = by_size.get(_size(path), [])
+        if os.path.realpath(path) in known or any(
+            _digest(path, digests) == _digest(other, digests) for other in same_size
+        ):
+            found.append(path.name)
+    return found
+
+
+def files_of(dataset: Dataset) -> list[Path] | None:
+    """The files of a data set; None where its images are no files."""
+    if isinstance(dataset, Renamed):
+        return files_of(dataset.of)
+    if not isinstance(dataset, FolderDataset):
+        return None
+    annotations = dataset.annotations
+    return [dataset.folder / annotations.file_name(i) for i in range(len(annotations))]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path, known: dict[Path, bytes]) -> bytes:
+    if path not in known:
+        try:
+            with open(path, "rb") as file:
+                known[path] = hashlib.sha256(file.read(BEGINNING)).digest()
+        except OSError:
+            known[path] = str(path).encode()
+    return known[path]
