@@ -14,6 +14,7 @@ from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
 from detector.data.workers import Batches, explained
 from detector.evaluation import coco
+from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
 from detector.runtime.distributed import World
 from detector.structures import Batch, Targets
@@ -94,7 +95,7 @@ def score(
         metrics["seconds"] = time.perf_counter() - began
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.detections.write_text(json.dumps(rows))
+            write_atomically(folder.detections, json.dumps(rows).encode())
             write_metrics(folder.metrics, metrics)
     return world.broadcast(metrics)
 
@@ -140,8 +141,8 @@ def write_pictures(
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """metrics.json."""
-    path.write_text(json.dumps(metrics, indent=1) + "\n")
+    """metrics.json. Raises StorageError where it cannot be written."""
+    write_atomically(path, f"{json.dumps(metrics, indent=1)}\n".encode())
 
 
 def first(annotations: Annotations, limit: int | None) -> Annotations:

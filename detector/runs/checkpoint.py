@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,19 +81,25 @@ def write_beside(path: Path, content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
     return temporary
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames, and flushes the folder that holds the name."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    """Renames, and flushes the folder that holds the name. Raises StorageError where that fails."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

@@ -230,7 +230,7 @@ def result_of(job: Job, folder: Path, returncode: int) -> Result:
     if status["state"] == "none" or "exit_code" not in status:
         state = "failed" if status["state"] == "none" else status["state"]
         return Result(job.name, path, state, returncode or 1, _last_line(path / OUTPUT))
-    return Result(job.name, path, status["state"], status["exit_code"], status["message"])
+    return Result(job.name, path, status["state"], status["exit_code"], status.get("message", ""))
 
 
 def _last_line(path: Path) -> str:

@@ -43,6 +43,8 @@ MOST_NAMED = 8
 
 def mark(folder: RunFolder) -> None:
     """Writes what tells the folder of a run from any other that holds a config.yaml."""
+    if folder.mark.is_file():
+        return
     folder.mark.write_text(
         f"A run of detector {detector.__version__} wrote here; overwrite=true replaces its files.\n"
     )

@@ -51,11 +51,10 @@ def read(path: Path) -> dict[str, Any]:
 
     state: running, done, failed, diverged or preempted, as written; "killed" where it says running
     but the process is gone (SIGKILL, the machine went down), "silent" where that cannot be known:
-    it ran on another machine, and has said nothing for SILENT_AFTER; "none" without a file.
+    it ran on another machine, and has said nothing for SILENT_AFTER; "none" without a file, and
+    where the file holds nothing that a run has written.
     """
-    if not path.is_file():
-        return {"state": "none"}
-    status = json.loads(path.read_text())
+    status = _written(path)
     if status["state"] != "running" or "process" not in status:
         return status
     process = status["process"]
@@ -64,6 +63,28 @@ def read(path: Path) -> dict[str, Any]:
         return status if lives else {**status, "state": "killed"}
     is_silent = time.time() - status["time"] > SILENT_AFTER
     return {**status, "state": "silent"} if is_silent else status
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What a run wrote; a state of "none" where the file is not there, or damaged."""
+    try:
+        said: Any = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):  # ValueError: no JSON, no UTF-8
+        said = None
+    return said if _is_status(said) else {"state": "none"}
+
+
+def _is_status(said: Any) -> bool:
+    match said:
+        case {"state": "running", "process": process}:
+            match process, said.get("time"), said.get("step", 0):
+                case {"host": str(), "pid": int(), "started": str() | None}, float(), int():
+                    return True
+        case {"state": str(state)}:
+            numbers = said.get("step", 0), said.get("exit_code", 0)
+            is_told = isinstance(said.get("message", ""), str)
+            return state in STATES and all(isinstance(n, int) for n in numbers) and is_told
+    return False
 
 
 def is_busy(path: Path) -> bool:

@@ -40,7 +40,6 @@ def write(
     ranks = setup.world.gather(facts_of(micro))
     if not setup.world.is_main:
         return ""
-    folder.crash.mkdir(parents=True, exist_ok=True)
     record = {
         "step": state.step + 1,
         "micro_batch": setup.micro_batch,
@@ -48,10 +47,11 @@ def write(
         "batches": [facts for rank in ranks for facts in rank],
     }
     try:
+        folder.crash.mkdir(parents=True, exist_ok=True)
         checkpoint.save(folder.crash / CHECKPOINT, saving.contents(setup, state))
         text = json.dumps(record, indent=1)
         checkpoint.write_atomically(folder.crash / BATCH, text.encode())
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         return f"nothing kept of it ({error})"
     return f"python tools/replay.py folder={folder.path} repeats it"
 

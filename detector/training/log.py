@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from detector.criterion.initial_loss import describe
+from detector.errors import StorageError
 from detector.runs import status
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
@@ -23,7 +28,10 @@ MAX_WAITING = 0.25
 
 
 class Log:
-    """Writes for the main process; the others get `Silent`."""
+    """Writes for the main process; the others get `Silent`.
+
+    Nothing of it decides over a run: what cannot be written is named once, and training goes on.
+    """
 
     def __init__(
         self,
@@ -39,18 +47,47 @@ class Log:
         self._num_steps = num_steps
         self._began = self._beat = time.perf_counter()
         self._evaluating = 0.0
-        folder.write_status("running", step=start_step, steps=num_steps)
-        _keep_lines(folder.log, start_step)
-        _keep_lines(folder.evaluations, start_step if evaluated is None else evaluated)
+        self._lost: set[Path] = set()
+        self._bar = None
+        self.status("running", step=start_step, steps=num_steps)
+        kept = {folder.log: start_step, folder.evaluations: evaluated}
+        for path, step in kept.items():
+            with self._written(path):
+                _keep_lines(path, start_step if step is None else step)
         self._last = (time.perf_counter(), start_step)
         self._waiting: list[float] = []
         self._has_warned = False
         self._bar = _bar(num_steps, start_step) if sys.stderr.isatty() else None
-        self._writer = _summary_writer(folder.tensorboard, start_step) if tensorboard else None
+        self._writer: Any = None
+        if tensorboard:
+            with self._written(folder.tensorboard):
+                self._writer = _summary_writer(folder.tensorboard, start_step)
 
     def say(self, text: str) -> None:
         """A line for the reader."""
         tqdm.write(text) if self._bar is not None else print(text, flush=True)
+
+    def status(self, state: str, **facts: Any) -> None:
+        """What the run does, or how it ended, into status.json."""
+        with self._written(self._folder.status):
+            self._folder.write_status(state, **facts)
+
+    def config(self, text: str) -> None:
+        """The config of the run, as it is gone on with, into config.yaml."""
+        with self._written(self._folder.config):
+            write_atomically(self._folder.config, text.encode())
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[None]:
+        """The block that writes a file, or into a folder. Where it cannot, that is said once."""
+        try:
+            yield
+        except (OSError, StorageError) as error:
+            if path not in self._lost:
+                self._lost.add(path)
+                why = f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
+                why = str(error) if isinstance(error, StorageError) else why
+                self.say(f"WARNING: {why}; training goes on")
 
     def restart_clock(self, step: int) -> None:
         """What was done until now, such as an evaluation, does not count as training time."""
@@ -65,7 +102,8 @@ class Log:
         """The terms of the first step as expected and as measured."""
         self.say(describe(expected, measured))
         record = {"foretold": expected, "measured": measured}
-        self._folder.initial.write_text(json.dumps(record, indent=1) + "\n")
+        with self._written(self._folder.initial):
+            self._folder.initial.write_text(json.dumps(record, indent=1) + "\n")
 
     def step(self, step: int, values: dict[str, float], batch_size: int) -> None:
         """The facts of the step just done, the `step`-th (1, 2, ...)."""
@@ -74,10 +112,11 @@ class Log:
         self._last = (now, step)
         if now - self._beat > status.BEAT:
             self._beat = now
-            self._folder.write_status("running", step=step, steps=self._num_steps)
+            self.status("running", step=step, steps=self._num_steps)
         line = {"step": step, **values, "images_per_second": batch_size / seconds}
         self._warn_of_waiting(values.get("seconds_data", 0.0) / seconds, step)
-        _append(self._folder.log, line)
+        with self._written(self._folder.log):
+            _append(self._folder.log, line)
         self._scalars(step, {f"train/{key}": value for key, value in line.items() if key != "step"})
         text = _terms(line)
         if self._bar is not None:
@@ -99,12 +138,14 @@ class Log:
             numbers |= found["analysis"]
         if "seconds" in metrics:
             numbers["share_of_time"] = self._say_share(step, metrics["seconds"])
-        _append(self._folder.evaluations, {"step": step, **found})
+        with self._written(self._folder.evaluations):
+            _append(self._folder.evaluations, {"step": step, **found})
         self._scalars(step, {f"val/{key}": value for key, value in numbers.items()})
         if analysis is not None and self._writer is not None:
             from detector.inference import pictures  # loaded where it is used
 
-            pictures.show(self._writer, analysis, step)
+            with self._shown():
+                pictures.show(self._writer, analysis, step)
 
     def _say_share(self, step: int, seconds: float) -> float:
         """Evaluation's share of the time since this log began, this one included."""
@@ -118,7 +159,8 @@ class Log:
         if self._writer is not None:
             from detector.training import panels  # loaded where it is used
 
-            panels.write(self._writer, setup, state)
+            with self._shown():
+                panels.write(self._writer, setup, state)
 
     def _warn_of_waiting(self, share: float, step: int) -> None:
         """Says once that the loader is the bottleneck; the first line waits for its start."""
@@ -135,12 +177,24 @@ class Log:
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            with self._shown():
+                self._writer.close()
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         if self._writer is not None:
-            for key, value in values.items():
-                self._writer.add_scalar(key, value, step)
+            with self._shown():
+                for key, value in values.items():
+                    self._writer.add_scalar(key, value, step)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """The block that writes for TensorBoard, whose writer is no more once it has failed."""
+        wrote = False
+        with self._written(self._folder.tensorboard):
+            yield
+            wrote = True
+        if not wrote:
+            self._writer = None
 
 
 def _terms(line: dict[str, float]) -> str:
@@ -164,34 +218,53 @@ def _summary_writer(folder: Path, start_step: int) -> Any:
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
-    """Adds a line of JSON, which has no word for nan and inf: they become null."""
+    """Adds a line of JSON, which has no word for nan and inf: they become null.
+
+    Raises OSError where it cannot be written; no part of the line stays then.
+    """
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in line.items()
     }
-    with open(path, "a") as file:
-        file.write(json.dumps(finite, allow_nan=False) + "\n")
+    text = json.dumps(finite, allow_nan=False) + "\n"
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # A FIFO that nobody reads would be waited for.
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, text.encode()) < len(text):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def _keep_lines(path: Path, step: int) -> None:
-    """Drops lines of steps that a resumed run will make again, and a line cut off by a crash."""
-    if not path.exists():
-        return
-    kept = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if line["step"] <= step:
-            kept.append(text + "\n")
-    write_atomically(path, "".join(kept).encode())
+    """Drops lines of steps that a resumed run will make again, and those that are damaged, as a
+    line is that was cut off by a crash."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            kept = [text.rstrip(b"\n") + b"\n" for text in file if _is_before(text, step)]
+        write_atomically(path, b"".join(kept))
+
+
+def _is_before(text: bytes, step: int) -> bool:
+    """Whether a line of JSON is of this step or an earlier one."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError: no JSON, no UTF-8
+        return False
+    return isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] <= step
 
 
 class Silent:
     """The log of a process that is not the main one."""
 
     def say(self, text: str) -> None: ...
+
+    def status(self, state: str, **facts: Any) -> None: ...
+
+    def config(self, text: str) -> None: ...
 
     def restart_clock(self, step: int) -> None: ...
 

@@ -28,6 +28,7 @@ from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
 from detector.runtime.distributed import World
 from detector.runtime.memory import lacks_shared_memory
+from detector.runtime.output import steady_output
 from detector.runtime.precision import processor_name
 from detector.runtime.startup import check_versions
 from detector.training.log import Log, Silent
@@ -65,7 +66,7 @@ def _start(config: Config, plain: dict[str, Any]) -> Run:
     plain = {"prior": config.prior, **plain}  # its number is saved, so the key is always there
     world = distributed.start(config.device, config.process_timeout)
     try:
-        with claimed(folder_of(config, plain), world):
+        with steady_output(), claimed(folder_of(config, plain), world):
             return _run(config, plain, world)
     finally:
         distributed.stop()
@@ -88,25 +89,24 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     if world.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
         own_files.mark(folder)
-        folder.config.write_text(to_yaml(setup.plain))
         log: Log | Silent = Log(
             folder, setup.num_steps, state.step, config.tensorboard, evaluated=state.evaluated
         )
     else:
         log = Silent()
     try:
+        log.config(to_yaml(setup.plain))
         introduce(setup, state, opened, log)
         with explained():
             metrics = train(setup, state, folder, log)
     except BaseException as error:
-        if world.is_main:
-            _write_failure(folder, state, error)
+        _write_failure(log, state, error)
         raise
     finally:
         log.close()
     if world.is_main:
         facts = {"images": state.images, "skipped": state.skipped}
-        folder.write_status("done", step=state.step, exit_code=0, **facts)
+        log.status("done", step=state.step, exit_code=0, **facts)
         report(metrics, folder)
         seconds = time.perf_counter() - began
         print(f"{seconds:.0f} s in all on {processor_name()}, {torch.get_num_threads()} threads")
@@ -159,9 +159,9 @@ def shared_memory_shortage(setup: Setup) -> str | None:
     return lacks_shared_memory(setup.train_set, setup.augment, num_images, workers)
 
 
-def _write_failure(folder: RunFolder, state: State, error: BaseException) -> None:
+def _write_failure(log: Log | Silent, state: State, error: BaseException) -> None:
     names = {DivergedError: "diverged", Preempted: "preempted"}
     code = error.exit_code if isinstance(error, UserError) else 1
-    folder.write_status(
+    log.status(
         names.get(type(error), "failed"), step=state.step, exit_code=code, message=str(error)
     )

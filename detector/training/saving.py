@@ -39,7 +39,7 @@ class Saver:
         if self._setup.world.is_main and self._write(self._folder.last, state):
             self._last_step = state.step
             for path in self._folder.older()[self._setup.config.keep_checkpoints - 1 :]:
-                path.unlink()
+                self._give_up(path)
 
     def best(self, state: State) -> None:
         """Writes best.pt."""
@@ -53,19 +53,26 @@ class Saver:
 
     def _write(self, path: Path, state: State) -> bool:
         packed = checkpoint.pack(contents(self._setup, state))
-        self._make_room(len(packed))
         try:
+            self._make_room(len(packed))
             checkpoint.require_space(path.parent, len(packed))
             temporary = checkpoint.write_beside(path, packed)
-        except StorageError as error:
+            before = self._last_step if path == self._folder.last and path.exists() else None
+            if before is not None and before != state.step:
+                _keep(path, self._folder.kept_as(before))
+            checkpoint.put_in_place(temporary, path)
+        except (StorageError, OSError) as error:  # the second: a folder that is gone, or read-only
             self._failure = f"step {state.step} is not saved: {error}"
             self._log.say(f"WARNING: {self._failure}; the run goes on")
             return False
-        if path == self._folder.last and self._last_step not in (None, state.step):
-            _keep(path, self._folder.kept_as(self._last_step))
-        checkpoint.put_in_place(temporary, path)
         self._failure = None
         return True
+
+    def _give_up(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._log.say(f"WARNING: {path} cannot be removed: {error.strerror}")
 
     def _make_room(self, num_bytes: int) -> None:
         """Gives up kept checkpoints, the oldest first, where the disk is too full for a new one."""
