@@ -76,6 +76,9 @@ class FolderDataset(Dataset):
             depth=self.handling.depth,
         )
 
+    def files(self) -> list[Path]:
+        return [self.folder / self.annotations.file_name(i) for i in range(len(self))]
+
 
 def read_pixels(
     path: Path,

@@ -7,6 +7,7 @@ torch notices neither a flipped bit nor exchanged bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -42,6 +43,10 @@ SPARE_BYTES = 2**20
 
 TEMPORARY = ".tmp"
 """What the name of a file ends with that is not yet whole."""
+
+
+class Damaged(ConfigError):
+    """A checkpoint whose bytes are not those that were written, as far as can be told."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -119,12 +124,14 @@ def lacks_space(folder: Path, num_bytes: int) -> bool:
 def load(path: str | Path) -> dict[str, Any]:
     """What `save` was given, on the CPU. Never runs code of the file.
 
-    Raises ConfigError where there is no such file, it is damaged, or it is not a checkpoint of this
-    project.
+    Raises Damaged where its checksum is of other bytes, or it has none and cannot be read. Raises
+    ConfigError where there is no such file, it may not be read, a newer version wrote it, or it is
+    not a checkpoint of this project.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"checkpoint: {path} is not a file")
+    fits = None
     try:
         with open(path, "rb") as file:
             fits = fits_checksum(file)
@@ -132,9 +139,12 @@ def load(path: str | Path) -> dict[str, Any]:
                 raise Unreadable("it is damaged (its checksum is of other bytes)")
             content = archive.read(file)
     except OSError as error:
-        raise ConfigError(f"checkpoint: {path} cannot be read: {error.strerror or error}") from None
+        kind = Damaged if error.errno == errno.EIO else ConfigError
+        raise kind(f"checkpoint: {path} cannot be read: {error.strerror or error}") from None
     except Unreadable as error:
-        raise ConfigError(f"checkpoint: {path} cannot be read: {error}") from None
+        # Whole, as its checksum says, but not for this version: whoever can read it may want it.
+        kind = ConfigError if fits else Damaged
+        raise kind(f"checkpoint: {path} cannot be read: {error}") from None
     _check_format(content, path, has_checksum=fits is not None)
     return _upgraded(content, path)
 
@@ -172,16 +182,19 @@ def fits_checksum(file: BinaryIO) -> bool | None:
 
 
 def _check_format(content: Any, path: Path, *, has_checksum: bool) -> None:
+    kind = ConfigError if has_checksum else Damaged
     if not isinstance(content, dict) or "format_version" not in content:
-        raise ConfigError(f"checkpoint: {path} is not a checkpoint of this project")
+        raise kind(f"checkpoint: {path} is not a checkpoint of this project")
     version = content["format_version"]
     if version not in READABLE:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        by_whom = "a newer version of this project wrote it and can read it; " if newer else ""
         raise ConfigError(
-            f"checkpoint: {path} has format {version}, "
+            f"checkpoint: {path} has format {version!r:.40}; {by_whom}"
             f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]} are what this version reads"
         )
     if version > 1 and not has_checksum:
-        raise ConfigError(f"checkpoint: {path} cannot be read: it is damaged (no checksum)")
+        raise Damaged(f"checkpoint: {path} cannot be read: it is damaged (no checksum)")
 
 
 def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from detector.config.registry import REGISTRIES
 from detector.config.schema import options_of
 from detector.errors import ConfigError
 from detector.runs import own_files, status
-from detector.runs.checkpoint import FORMAT_VERSION, load
+from detector.runs.checkpoint import FORMAT_VERSION, Damaged, load
 from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
 from detector.runtime.distributed import World
 
@@ -48,7 +48,8 @@ def open_folder(
     """The run's folder, and the content of the checkpoint to go on from, if any.
 
     The main process decides. `resume=auto` takes the newest checkpoint that is not damaged, and
-    sets a damaged last.pt aside. Raises ConfigError where the folder holds a run that is not gone
+    sets a damaged last.pt aside; one that is whole and not for this version is left where it is,
+    and the run does not begin. Raises ConfigError where the folder holds a run that is not gone
     on with, unless `overwrite=true` is given, where another process is at work in it, where it
     cannot be written, where no checkpoint of it can be read, or where the checkpoint was made with
     another config; names the keys that differ.
@@ -107,12 +108,12 @@ def _replaced(folder: RunFolder, config: Config) -> list[str]:
 
 
 def _newest(folder: RunFolder, notes: list[str]) -> tuple[Path | None, dict[str, Any] | None]:
-    """The newest checkpoint that can be read; best.pt only where no other can."""
+    """The newest checkpoint that is not damaged; best.pt only where no other is."""
     found = [p for p in (folder.last, *folder.older(), folder.best) if p.exists()]
     for path in found:
         try:
             content = load(path)
-        except ConfigError as error:
+        except Damaged as error:
             notes.append(f"{error}; the one before it is taken")
             continue
         if path != folder.last and folder.last.exists():

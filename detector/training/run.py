@@ -32,9 +32,9 @@ from detector.runtime.output import steady_output
 from detector.runtime.precision import processor_name
 from detector.runtime.startup import check_versions
 from detector.training.log import Log, Silent
-from detector.training.saving import require_same_data
+from detector.training.saving import changes_of_data, is_same_val_set, require_same_data
 from detector.training.setup import Setup, build
-from detector.training.state import State
+from detector.training.state import NONE_YET, State
 from detector.training.train import train
 
 
@@ -86,6 +86,11 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     if resumed is not None:
         require_same_data(setup, resumed)
         state.load_state_dict(resumed)
+        changes, is_same = world.from_main(
+            lambda: (changes_of_data(setup, resumed), is_same_val_set(setup, resumed))
+        )
+        opened = replace(opened, notes=(*opened.notes, *changes))
+        state.best_metric = state.best_metric if is_same else NONE_YET
     if world.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
         own_files.mark(folder)

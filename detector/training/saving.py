@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import detector
+from detector.data.annotations import Annotations
 from detector.errors import ConfigError, DataError, StorageError
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
@@ -92,16 +93,24 @@ def contents(setup: Setup, state: State) -> dict[str, Any]:
         "config": setup.plain,
         "evaluator": setup.config.evaluation.evaluator,
         **contents_of_data(setup),
+        "files": setup.files,
         **state.state_dict(),
     }
 
 
 def contents_of_data(setup: Setup) -> dict[str, Any]:
-    """What tells the data of a run from others."""
+    """What tells the data of a run from others, without their image files."""
     annotations = setup.train_set.annotations
     return {
         "classes": list(annotations.classes),
         "category_ids": [int(i) for i in annotations.category_ids],
+        **_numbers(annotations),
+        "val": _numbers(setup.val_set.annotations),
+    }
+
+
+def _numbers(annotations: Annotations) -> dict[str, Any]:
+    return {
         "num_images": len(annotations),
         "num_objects": len(annotations.labels),
         "fingerprint": annotations.fingerprint,
@@ -111,6 +120,7 @@ def contents_of_data(setup: Setup) -> dict[str, Any]:
 def require_same_data(setup: Setup, resumed: dict[str, Any]) -> None:
     """Raises DataError where a checkpoint was trained on other annotations."""
     now = contents_of_data(setup)
+    del now["val"]
     changed = [
         f"{key} {resumed[key]} -> {value}" for key, value in now.items() if resumed[key] != value
     ]
@@ -119,6 +129,33 @@ def require_same_data(setup: Setup, resumed: dict[str, Any]) -> None:
             f"resume: {setup.train_set.name} is not the data the checkpoint was made with: "
             f"{', '.join(changed)}"
         )
+
+
+def is_same_val_set(setup: Setup, resumed: dict[str, Any]) -> bool:
+    """Whether the metrics of a checkpoint are of the val split as it is now: the annotations are
+    equal, and no image file has another size. What an older version did not note counts as equal.
+    """
+    now = contents_of_data(setup)["val"]
+    was = resumed.get("files", {}).get("val", {}).get("sizes")
+    return resumed.get("val", now) == now and was in (None, setup.files["val"].get("sizes"))
+
+
+def changes_of_data(setup: Setup, resumed: dict[str, Any]) -> list[str]:
+    """A line for each thing about the data, other than the train annotations, that has changed."""
+    lines = []
+    now = contents_of_data(setup)["val"]
+    was = resumed.get("val", now)
+    changed = [f"{key} {was[key]} -> {now[key]}" for key in now if was[key] != now[key]]
+    if changed:
+        lines.append(f"val annotations have changed since the checkpoint: {', '.join(changed)}")
+    for split, stamps in resumed.get("files", {}).items():
+        differ = [key for key, stamp in setup.files[split].items() if stamps.get(key) != stamp]
+        if stamps and differ:
+            what = "sizes" if "sizes" in differ else "times of change, but equal sizes,"
+            lines.append(f"{split} image files have other {what} than when the checkpoint was made")
+    if not is_same_val_set(setup, resumed):
+        lines.append("best.pt is chosen anew: the scores of two val splits are not compared")
+    return lines
 
 
 def _step_of(path: Path) -> int | None:

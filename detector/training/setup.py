@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from detector.data.headers import without_damaged
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import SPLITS, Dataset
 from detector.data.review import with_classes
+from detector.data.stamps import stamp_of
 from detector.data.transforms import Augmentation
 from detector.errors import ConfigError, DataError
 from detector.inference.predictor import Predictor
@@ -52,6 +54,11 @@ class Setup:
     micro_batch: int
     """Images that one device holds at a time; `accumulation` of them make its share of a step."""
     accumulation: int
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, str]]:
+        """What tells the image files of both splits from others, see `stamp_of`."""
+        return {"train": stamp_of(self.train_set), "val": stamp_of(self.val_set)}
 
 
 def predictor_of(setup: Setup, state: State) -> Predictor:

@@ -11,6 +11,9 @@ from detector.criterion import Criterion
 from detector.models.detector import Detector
 from detector.optim.ema import EMA
 
+NONE_YET = -1.0
+"""The best metric of a run that has scored nothing."""
+
 
 @dataclass
 class State:
@@ -26,7 +29,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
     step: int = 0
-    best_metric: float = -1.0
+    best_metric: float = NONE_YET
     evaluated: int = 0
     """The step whose weights were scored last."""
     images: str = ""

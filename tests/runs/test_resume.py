@@ -189,3 +189,34 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     folder.status.write_text(json.dumps(said))
     with pytest.raises(ConfigError, match=f"in use by process {os.getppid()} of this machine"):
         look(**auto(tmp_path / "run"))
+
+
+def newer(path: Path) -> None:
+    """A whole checkpoint as a later version may write it."""
+    content = {"config": {}, "step": 7, "format_version": checkpoint.FORMAT_VERSION + 1}
+    path.write_bytes(checkpoint.pack(content))
+
+
+@pytest.mark.parametrize("name", ["last.pt", "step_000000002.pt"])
+def test_a_checkpoint_of_a_newer_version_is_left_and_the_run_does_not_begin(
+    tmp_path: Path, name: str
+) -> None:
+    last = make_run(tmp_path / "run")
+    if name != last.name:
+        damage(last)
+    newer(last.with_name(name))
+    before = {path: path.read_bytes() for path in last.parent.iterdir()}
+    with pytest.raises(ConfigError, match=r"format 4; a newer version of this project wrote it"):
+        look(**auto(tmp_path / "run"))
+    assert {path: path.read_bytes() for path in last.parent.iterdir()} == before
+
+
+def test_a_whole_checkpoint_of_things_that_are_not_known_is_left_where_it_is(
+    tmp_path: Path,
+) -> None:
+    last = make_run(tmp_path / "run")
+    save(RunFolder(tmp_path / "run").kept_as(2), load(last))
+    last.write_bytes(checkpoint.pack({"step": 7, "new": Path("of a kind that comes later")}))
+    with pytest.raises(ConfigError, match="holds more than tensors"):
+        look(**auto(tmp_path / "run"))
+    assert last.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,10 @@ class Dataset(ABC):
     @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) RGB pixels. Raises DataError for a file that cannot be used, naming it."""
+
+    def files(self) -> list[Path]:
+        """The files of the images, in their order; empty where images are not files."""
+        return []
 
 
 class Reader(ABC):

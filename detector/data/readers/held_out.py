@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,3 +49,7 @@ class Part(Dataset):
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return self._whole.image(int(self._indices[index]))
+
+    def files(self) -> list[Path]:
+        files = self._whole.files()
+        return [files[i] for i in self._indices] if files else []
