@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C where there was nothing to save: what shells say of SIGINT."""
+
 
 class UserError(Exception):
     """Something the user can mend; the message is the whole story, so no traceback is shown."""

@@ -1,7 +1,7 @@
 """What all commands share: Hydra composes, mistakes are answered in one line with an exit code.
 
 0 done; 1 a bug, with its traceback; 2 anything wrong in the command or config; 3 data invalid;
-4 diverged; 75 preempted and saved.
+4 diverged; 75 preempted and saved; 130 Ctrl-C, where there was nothing to save.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.cli import yaml_files
+from detector.cli.main import interrupted
 from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
 from detector.errors import ConfigError, Preempted, UserError, did_you_mean
@@ -68,6 +69,8 @@ def answered(call: Callable[[], None]) -> None:
         _exit(error)
     except (HydraException, OmegaConfBaseException) as error:
         _exit(ConfigError(explain(error)))
+    except KeyboardInterrupt:
+        sys.exit(interrupted())
 
 
 def _main(config_name: str, run: Run, argv: list[str]) -> None:

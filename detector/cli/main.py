@@ -6,7 +6,7 @@ import importlib
 import sys
 
 import detector
-from detector.errors import did_you_mean
+from detector.errors import INTERRUPTED, did_you_mean
 
 COMMANDS = {
     "train": "train a detector and evaluate it: detector train loss=focal",
@@ -46,7 +46,16 @@ def main() -> None:
         print(f"error: {first}: no command{hint}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"detector {name}", *words]
-    importlib.import_module(f"detector.cli.{name}").main()
+    try:
+        importlib.import_module(f"detector.cli.{name}").main()
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(interrupted())
+
+
+def interrupted() -> int:
+    """Says that Ctrl-C ended the command, which had nothing to save; the exit code."""
+    print("stopped by Ctrl-C", file=sys.stderr)
+    return INTERRUPTED
 
 
 def usage() -> str:

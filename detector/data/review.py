@@ -14,7 +14,6 @@ import numpy as np
 
 from detector.data.account import Account
 from detector.data.annotations import Annotations
-from detector.data.images import FolderDataset
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 
@@ -82,6 +81,9 @@ class Renamed(Dataset):
 
     def image(self, index: int) -> Any:
         return self.of.image(index)
+
+    def files(self) -> list[Path]:
+        return self.of.files()
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,7 @@ def review(train: Dataset, val: Dataset) -> Review:
 
 def images_in_both(train: Dataset, val: Dataset) -> list[str]:
     """Names in val of the images whose file, or one of the same content, train has too."""
-    paths = [files_of(dataset) for dataset in (train, val)]
-    if paths[0] is None or paths[1] is None:
-        return []
+    paths = [dataset.files() for dataset in (train, val)]
     known = {os.path.realpath(path) for path in paths[0]}
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths[0]:
@@ -167,16 +167,6 @@ def images_in_both(train: Dataset, val: Dataset) -> list[str]:
         ):
             found.append(path.name)
     return found
-
-
-def files_of(dataset: Dataset) -> list[Path] | None:
-    """The files of a data set; None where its images are no files."""
-    if isinstance(dataset, Renamed):
-        return files_of(dataset.of)
-    if not isinstance(dataset, FolderDataset):
-        return None
-    annotations = dataset.annotations
-    return [dataset.folder / annotations.file_name(i) for i in range(len(annotations))]
 
 
 def _size(path: Path) -> int:

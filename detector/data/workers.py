@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from detector.errors import LoaderError, UserError
+from detector.runtime.signals import SIGNALS
 from detector.structures import Batch, Targets
 
 PREFETCH = 2
@@ -169,9 +170,9 @@ def ending() -> Event:
 def start_worker(is_ending: Event, worker: int) -> None:
     """One thread a process. Ctrl-C is for the main process, which ends its workers in order.
 
-    A request to stop often goes to all processes of a group (torchrun and Slurm send it so): the
-    main process obeys at the end of its step, and until then it needs its workers. A second one
-    ends a worker that hangs.
+    A request to stop often goes to all processes of a group (torchrun, Slurm and a terminal that is
+    closed send it so): the main process obeys at the end of its step, and until then it needs its
+    workers. A second one ends a worker that hangs.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -182,5 +183,6 @@ def start_worker(is_ending: Event, worker: int) -> None:
             os._exit(0)
         signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, outlive)
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, outlive)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from detector.evaluation import coco
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
 from detector.runtime.distributed import World
+from detector.runtime.signals import Interrupted, StopRequest
 from detector.structures import Batch, Targets
 
 if TYPE_CHECKING:
@@ -46,20 +49,63 @@ def evaluation_images(predictor: Scored, dataset: Dataset, world: World) -> Batc
     )
 
 
-def detect(predictor: Scored, batches: Iterable[tuple[Batch, Targets]]) -> list[Row]:
-    """Detections of all images as rows of COCO's results format, in the order of the batches."""
+def detect(
+    predictor: Scored,
+    batches: Iterable[tuple[Batch, Targets]],
+    is_ended: Callable[[], bool] = lambda: False,
+) -> list[Row]:
+    """Detections of all images as rows of COCO's results format, in the order of the batches.
+
+    is_ended: is asked before each batch. Raises Interrupted where it says so.
+    """
     rows: list[Row] = []
     for batch, _ in batches:
+        if is_ended():
+            raise Interrupted("stopped while images were scored")
         for image_id, detections in zip(batch.image_ids, predictor.detect(batch), strict=True):
             rows += detections.to_coco(image_id)
     return rows
 
 
-def detect_all(predictor: Scored, dataset: Dataset, world: World) -> list[Row]:
-    """Sorted rows of the images that the config's evaluation asks for, the same on every rank."""
+def detect_all(
+    predictor: Scored, dataset: Dataset, world: World, stop: StopRequest | None = None
+) -> list[Row]:
+    """Sorted rows of the images that the config's evaluation asks for, the same on every rank.
+
+    Raises Interrupted on every rank once `stop` was requested on any of them.
+    """
+    batches = evaluation_images(predictor, dataset, world)
     with explained():
-        rows = detect(predictor, evaluation_images(predictor, dataset, world))
+        if stop is None:
+            rows = detect(predictor, batches)
+        else:
+            rounds = most_batches(predictor.config.evaluation, len(dataset), world.size)
+            rows = detect_in_step(predictor, batches, world, stop, rounds)
     return coco.sort_results([row for part in world.gather(rows) for row in part])
+
+
+def detect_in_step(
+    predictor: Scored, batches: Batches, world: World, stop: StopRequest, rounds: int
+) -> list[Row]:
+    """`detect` in as many rounds on every rank, whatever its share: in each, all learn whether any
+    is asked to stop."""
+
+    def is_ended() -> bool:
+        nonlocal rounds
+        rounds -= 1
+        return world.any(stop.requested)
+
+    rows = detect(predictor, batches, is_ended)
+    while rounds > 0:
+        if is_ended():
+            raise Interrupted("stopped while images were scored")
+    return rows
+
+
+def most_batches(config: EvaluationConfig, num_images: int, world_size: int) -> int:
+    """Of an evaluation, on the rank that has the most."""
+    num_images = num_images if config.limit is None else min(config.limit, num_images)
+    return math.ceil(math.ceil(num_images / config.images_per_group) / world_size)
 
 
 def score(
@@ -70,34 +116,42 @@ def score(
     folder: RunFolder | None = None,
     calibrator: Calibrator | None = None,
     seed: int = 0,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """COCO metrics of a model on a data set, the same on every rank, with the seconds they took.
 
     Written with the detections to metrics.json and detections.json where a folder is given; of an
     analysis, the pictures too, and it has intervals only then, since they take the most time.
-    calibrator: maps the scores first. seed: of the intervals.
+    calibrator: maps the scores first. seed: of the intervals. stop: is obeyed soon, with
+    Interrupted on every rank; nothing is written then. Raises StorageError where a file cannot be.
     """
     began = time.perf_counter()
-    rows = detect_all(predictor, dataset, world)
+    rows = detect_all(predictor, dataset, world, stop)
     config = predictor.config.evaluation
-    metrics: dict[str, Any] = {}
-    if world.is_main:
-        annotations = first(dataset.annotations, config.limit)
-        truth = coco.ground_truth(annotations)
-        if calibrator is not None:
-            from detector.analysis.held_out import rescored  # analysis is loaded where it is used
 
-            rows = coco.sort_results(rescored(rows, calibrator, annotations.category_ids))
-        metrics = measure(truth, rows, config, with_intervals=folder is not None, seed=seed)
+    def on_main() -> dict[str, Any]:
+        found = rows
+        annotations = first(dataset.annotations, config.limit)
+        with stop.breaks() if stop is not None else nullcontext():
+            truth = coco.ground_truth(annotations)
+            if calibrator is not None:
+                from detector.analysis.held_out import rescored  # loaded where it is used
+
+                ids = annotations.category_ids
+                found = coco.sort_results(rescored(found, calibrator, ids))
+            has_folder = folder is not None
+            metrics = measure(truth, found, config, with_intervals=has_folder, seed=seed)
         if folder is not None:
             index = {int(image_id): i for i, image_id in enumerate(dataset.annotations.image_ids)}
-            write_pictures(truth, rows, metrics, config, folder, lambda i: dataset.image(index[i]))
+            write_pictures(truth, found, metrics, config, folder, lambda i: dataset.image(index[i]))
         metrics["seconds"] = time.perf_counter() - began
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder.detections, json.dumps(rows).encode())
+            write_atomically(folder.detections, json.dumps(found).encode())
             write_metrics(folder.metrics, metrics)
-    return world.broadcast(metrics)
+        return metrics
+
+    return world.from_main(on_main)
 
 
 def measure(

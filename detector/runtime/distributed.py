@@ -38,6 +38,10 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def any(self, fact: bool) -> bool:
+        """Whether it is so on any process."""
+        return fact if self.size == 1 else bool(self.sum(torch.tensor(float(fact)).to(self.device)))
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes in order of rank, on every one of them."""
         if self.size == 1:

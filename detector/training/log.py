@@ -77,6 +77,11 @@ class Log:
         with self._written(self._folder.config):
             write_atomically(self._folder.config, text.encode())
 
+    def data(self, text: str) -> None:
+        """What the run was given, and what became of it, into data.json."""
+        with self._written(self._folder.data):
+            write_atomically(self._folder.data, text.encode())
+
     @contextmanager
     def _written(self, path: Path) -> Iterator[None]:
         """The block that writes a file, or into a folder. Where it cannot, that is said once."""
@@ -265,6 +270,8 @@ class Silent:
     def status(self, state: str, **facts: Any) -> None: ...
 
     def config(self, text: str) -> None: ...
+
+    def data(self, text: str) -> None: ...
 
     def restart_clock(self, step: int) -> None: ...
 

@@ -18,7 +18,7 @@ from detector.config.compose import to_yaml
 from detector.data.account import MAX_NAMED
 from detector.data.review import review
 from detector.data.workers import explained
-from detector.errors import DataError, DivergedError, Preempted, UserError
+from detector.errors import INTERRUPTED, DataError, DivergedError, Preempted, UserError
 from detector.inference.evaluate import report, require_pictures
 from detector.inference.predictor import Predictor, load_checkpoint
 from detector.runs import own_files
@@ -30,6 +30,7 @@ from detector.runtime.distributed import World
 from detector.runtime.memory import lacks_shared_memory
 from detector.runtime.output import steady_output
 from detector.runtime.precision import processor_name
+from detector.runtime.signals import handlers_kept
 from detector.runtime.startup import check_versions
 from detector.training.log import Log, Silent
 from detector.training.saving import changes_of_data, is_same_val_set, require_same_data
@@ -102,7 +103,7 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     try:
         log.config(to_yaml(setup.plain))
         introduce(setup, state, opened, log)
-        with explained():
+        with handlers_kept(), explained():
             metrics = train(setup, state, folder, log)
     except BaseException as error:
         _write_failure(log, state, error)
@@ -142,7 +143,7 @@ def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> 
         found = review(setup.train_set, setup.val_set)
         for line in found.lines():
             log.say(line)
-        opened.folder.data.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        log.data(json.dumps(found.to_dict(), indent=1) + "\n")
     log.say(
         f"{world.size} x {world.device}, {setup.precision.name} ({setup.precision.reason}); "
         f"a step is {config.batch_size} images, {setup.micro_batch} at a time on a device"
@@ -167,6 +168,7 @@ def shared_memory_shortage(setup: Setup) -> str | None:
 def _write_failure(log: Log | Silent, state: State, error: BaseException) -> None:
     names = {DivergedError: "diverged", Preempted: "preempted"}
     code = error.exit_code if isinstance(error, UserError) else 1
+    code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else code
     log.status(
         names.get(type(error), "failed"), step=state.step, exit_code=code, message=str(error)
     )

@@ -19,7 +19,7 @@ from detector.errors import DivergedError, Preempted
 from detector.inference.score import score
 from detector.runs.run_folder import RunFolder
 from detector.runtime.memory import explained, peak_gigabytes
-from detector.runtime.signals import StopRequest
+from detector.runtime.signals import Interrupted, StopRequest
 from detector.runtime.stopwatch import Stopwatch
 from detector.structures import MicroBatches, Predictions, to_device
 from detector.training import crash
@@ -52,7 +52,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     wrapped.train()
     metrics: dict[str, Any] = {}
     if evaluation_is_due(setup, state):  # stopped between a save and its evaluation
-        metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
+        metrics = evaluate_and_keep_best(setup, state, folder, log, saver, stop)
         wrapped.train()
     batches = train_batches(
         setup.train_set,
@@ -113,14 +113,15 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             saver.last(state)  # before an evaluation, which may fail or outlast a deadline
         if wants_stop and not is_end:
             saver.require_saved()
-            raise Preempted(f"stopped by a signal after step {state.step}; {folder.last} is saved")
+            raise Preempted(stopped(stop, folder, f"after step {state.step}"))
         if is_due:
-            metrics = evaluate_and_keep_best(setup, state, folder, log, saver)
+            metrics = evaluate_and_keep_best(setup, state, folder, log, saver, stop)
             wrapped.train()
     if config.profile:
         log.say(clock.table())
     saver.require_saved()
-    return metrics or evaluate(setup, state, folder)  # a finished run that is resumed is scored
+    # A finished run that is resumed is scored.
+    return metrics or evaluate(setup, state, folder, folder, stop)
 
 
 def start_probe(setup: Setup, state: State, folder: Path) -> Probe:
@@ -140,10 +141,26 @@ def chained(before: str, micro: MicroBatches) -> str:
     return hashlib.sha256(f"{before} {flat}".encode()).hexdigest()[:16]
 
 
-def evaluate(setup: Setup, state: State, folder: RunFolder | None) -> dict[str, Any]:
-    """Metrics of the run's evaluated model on the val split, which a folder is to keep."""
+def evaluate(
+    setup: Setup, state: State, run: RunFolder, folder: RunFolder | None, stop: StopRequest
+) -> dict[str, Any]:
+    """Metrics of the run's evaluated model on the val split, which a folder is to keep.
+
+    Raises Preempted soon after `stop` was requested: the state of the run is saved before.
+    """
     predictor = predictor_of(setup, state)
-    return score(predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed)
+    try:
+        return score(
+            predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed, stop=stop
+        )
+    except Interrupted:
+        where = f"in the evaluation after step {state.step}"
+        raise Preempted(stopped(stop, run, where)) from None
+
+
+def stopped(stop: StopRequest, folder: RunFolder, where: str) -> str:
+    """What is said of a run that was asked to stop."""
+    return f"stopped by {stop.reason} {where}; {folder.last} is saved, resume=auto goes on"
 
 
 def evaluation_is_due(setup: Setup, state: State) -> bool:
@@ -154,11 +171,16 @@ def evaluation_is_due(setup: Setup, state: State) -> bool:
 
 
 def evaluate_and_keep_best(
-    setup: Setup, state: State, folder: RunFolder, log: Log | Silent, saver: Saver
+    setup: Setup,
+    state: State,
+    folder: RunFolder,
+    log: Log | Silent,
+    saver: Saver,
+    stop: StopRequest,
 ) -> dict[str, Any]:
     """The metrics of the weights as they are, which are kept where none were better."""
     is_end = state.step == setup.num_steps
-    metrics = evaluate(setup, state, folder if is_end else None)
+    metrics = evaluate(setup, state, folder, folder if is_end else None, stop)
     state.evaluated = state.step
     log.evaluation(state.step, metrics)
     log.panels(setup, state)

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from detector.runs.checkpoint import load
-from detector.runtime.signals import SIGNALS, StopRequest
+from detector.runtime.signals import SIGNALS, Interrupted, StopRequest, handlers_kept
 from tests.commands import ROOT, Command
+from tests.training.tiny import started
 
 RUN = [
     *("experiment=smoke", "output_dir=run", "steps=30", "log_every=1", "save_every=null"),
@@ -90,7 +92,8 @@ def test_a_signal_to_all_processes_of_a_run_saves_it_and_it_can_be_finished(
     assert status["state"] == "preempted"
     step = status["step"]
     assert 1 <= step < 30
-    assert err == f"stopped by a signal after step {step}; run/checkpoints/last.pt is saved\n"
+    saved = "run/checkpoints/last.pt is saved, resume=auto goes on"
+    assert err == f"stopped by SIGTERM after step {step}; {saved}\n"
     assert load(folder / "checkpoints" / "last.pt")["step"] == step
     assert not (folder / "metrics.json").exists()
 
@@ -100,3 +103,102 @@ def test_a_signal_to_all_processes_of_a_run_saves_it_and_it_can_be_finished(
     lines = (folder / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 31))
     assert (folder / "metrics.json").exists()
+
+
+def first_step(process: subprocess.Popen[str]) -> None:
+    """Waits until a run says that its first step is done."""
+    assert process.stdout is not None
+    assert any(line.startswith("step 1/") for line in process.stdout)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGINT, "Ctrl-C"),
+        pytest.param(signal.SIGHUP, "SIGHUP", marks=pytest.mark.slow),
+    ],
+)
+def test_a_terminal_that_interrupts_or_is_closed_leaves_a_saved_run(
+    tmp_path: Path, number: signal.Signals, name: str
+) -> None:
+    words = ("steps=10000", "save_every=null", "loader.num_workers=1")
+    process = started(tmp_path / "run", *words, start_new_session=True)
+    first_step(process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    step = json.loads((tmp_path / "run" / "status.json").read_text())["step"]
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert err == f"stopped by {name} after step {step}; {last} is saved, resume=auto goes on\n"
+    assert load(last)["step"] == step
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(tmp_path: Path) -> None:
+    slow = "from detector.training import run; run.build = lambda *a: print('builds', flush=True) "
+    slow += "or __import__('time').sleep(60)"
+    process = started(tmp_path / "run", before=slow)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "builds\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "stopped by Ctrl-C\n")
+
+
+SLOW = {
+    "detects": "from detector.inference import predictor; f = predictor.Predictor.detect\n"
+    "def slow(*a): print('detects', flush=True); import time; time.sleep(1); return f(*a)\n"
+    "predictor.Predictor.detect = slow",
+    "counts": "from detector.evaluation import coco; import time\n"
+    "coco.evaluate = lambda *a, **k: print('counts', flush=True) or time.sleep(60)",
+}
+"""A model that takes a second for an image, and an evaluator that takes a minute."""
+
+
+@pytest.mark.parametrize("part", ["detects", pytest.param("counts", marks=pytest.mark.slow)])
+def test_a_signal_in_an_evaluation_ends_it_soon_with_the_state_saved(
+    tmp_path: Path, part: str
+) -> None:
+    words = ["data.num_val=40", "evaluation.images_per_group=1"]
+    process = started(tmp_path / "run", *words, before=SLOW[part])
+    assert process.stdout is not None
+    assert any(line == f"{part}\n" for line in process.stdout)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    # A second for the image at hand, the rest for the end of a process.
+    assert time.monotonic() - began < 6
+    assert process.returncode == 75, err
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    saved = f"{last} is saved, resume=auto goes on"
+    assert err == f"stopped by SIGTERM in the evaluation after step 2; {saved}\n"
+    assert (load(last)["step"], load(last)["evaluated"]) == (2, 0)
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop = StopRequest()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.requested
+
+
+def test_what_torchrun_repeats_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    stop = StopRequest()
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (stop.requested, stop.reason) == (True, "Ctrl-C")
+
+
+def test_after_the_block_signals_do_what_they_did_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with handlers_kept():
+        StopRequest()
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_block_is_broken_off_also_by_an_earlier_request() -> None:
+    stop = StopRequest()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"), stop.breaks():
+        raise AssertionError("not reached")
