@@ -66,12 +66,14 @@ class Batch:
     sizes: (N, 2) int64, height and width of the part that is not padding.
     scales: (N, 2) float32, size in `images` divided by size in the file, per axis.
     image_ids: the N ids of the data set.
+    damaged: a line for each file that could not be decoded, in whose place another image stands.
     """
 
     images: Tensor
     sizes: Tensor
     scales: Tensor
     image_ids: tuple[int, ...]
+    damaged: tuple[str, ...] = ()
 
     def pin_memory(self) -> Batch:
         """A copy in memory that a GPU can read while it computes; the loader asks by this name."""

@@ -64,7 +64,11 @@ class FolderDataset(Dataset):
         self, name: str, annotations: Annotations, folder: Path, handling: Handling
     ) -> None:
         super().__init__(name, annotations)
-        self.folder, self.handling = folder, handling
+        self.folder, self._handling = folder, handling
+
+    @property
+    def handling(self) -> Handling:
+        return self._handling
 
     def image(self, index: int) -> NDArray[np.uint8]:
         height, width = self.annotations.sizes[index].tolist()

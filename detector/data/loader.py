@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from detector.data.resizing import padded_size
 from detector.data.sampler import sample_key, step_samples
 from detector.data.transforms import Augmentation, Sample
 from detector.data.workers import Batches
-from detector.errors import UserError
+from detector.errors import DataError, UserError
 from detector.structures import Batch, Targets
 
 Item = tuple[Sample, int, int]
@@ -81,16 +82,47 @@ def evaluation_batches(
     return Batches(guarded, groups, dataset.annotations.image_ids, num_workers, timeout=timeout)
 
 
+MOST_DAMAGED = 10
+"""Damaged files in a row that are replaced; with as many, all of a set is likely to be damaged."""
+
+
+INSTEAD = "data.on_corrupt=drop takes another image in its place"
+
+
 class TrainItems(TorchDataset[Item]):
-    """The augmented image of an (epoch, index)."""
+    """The augmented image of an (epoch, index).
+
+    Where the set's handling lets a damaged file go, another image of the set stands in its place.
+    Which one follows from the random key of the first: the same on every rank, and when resumed.
+    """
 
     def __init__(self, dataset: Dataset, augment: Augmentation, seed: int) -> None:
         self.dataset, self.augment, self.seed = dataset, augment, seed
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
-        key = sample_key(self.seed, *index)
-        sample = self.augment.train(read_sample(self.dataset, index[1]), key)
-        return sample, int(self.dataset.annotations.image_ids[index[1]]), key
+        epoch, wanted = index
+        position, damaged = wanted, ()
+        while True:
+            try:
+                sample = read_sample(self.dataset, position)
+                break
+            except DataError as error:
+                if not self.dataset.replaces_damaged:
+                    raise DataError(f"{error}; {INSTEAD}") from None
+                if len(damaged) == MOST_DAMAGED:
+                    raise
+                damaged = (*damaged, str(error))
+                key = sample_key(self.seed, epoch, wanted)
+                position = stand_in(key, len(damaged), len(self.dataset))
+        key = sample_key(self.seed, epoch, position)
+        sample = replace(self.augment.train(sample, key), damaged=damaged)
+        return sample, int(self.dataset.annotations.image_ids[position]), key
+
+
+def stand_in(key: int, attempt: int, num_images: int) -> int:
+    """The index of the image that stands in the place of a damaged one."""
+    draws = np.random.Generator(np.random.PCG64(np.random.SeedSequence([key, 4, attempt])))
+    return int(draws.integers(num_images))
 
 
 class EvaluationItems(TorchDataset[Item]):
@@ -153,4 +185,5 @@ def collate(items: Sequence[Item]) -> tuple[Batch, Targets]:
         image_ids=image_ids,
         keys=[key for _, _, key in items],
     )
-    return Batch(images, sizes, scales, image_ids), targets
+    damaged = tuple(line for sample, _, _ in items for line in sample.damaged)
+    return Batch(images, sizes, scales, image_ids, damaged), targets

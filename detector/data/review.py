@@ -14,6 +14,7 @@ import numpy as np
 
 from detector.data.account import Account
 from detector.data.annotations import Annotations
+from detector.data.handling import Handling
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 
@@ -81,6 +82,10 @@ class Renamed(Dataset):
 
     def image(self, index: int) -> Any:
         return self.of.image(index)
+
+    @property
+    def handling(self) -> Handling:
+        return self.of.handling
 
     def files(self) -> list[Path]:
         return self.of.files()

@@ -39,6 +39,7 @@ class Sample:
     labels: (M,) int64. crowd: (M,) bool.
     scale: (2,) float32, size after the resize by size in the file, (height,
     width): the two differ where a side was rounded to whole pixels. A crop does not change it.
+    damaged: a line for each file that was to be read in the place of this one, and is damaged.
     """
 
     image: NDArray[Any]
@@ -46,6 +47,7 @@ class Sample:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     scale: NDArray[np.float32]
+    damaged: tuple[str, ...] = ()
 
 
 def without_objects(pixels: NDArray[np.uint8]) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,13 +117,15 @@ def score(
     calibrator: Calibrator | None = None,
     seed: int = 0,
     stop: StopRequest | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """COCO metrics of a model on a data set, the same on every rank, with the seconds they took.
 
     Written with the detections to metrics.json and detections.json where a folder is given; of an
     analysis, the pictures too, and it has intervals only then, since they take the most time.
     calibrator: maps the scores first. seed: of the intervals. stop: is obeyed soon, with
-    Interrupted on every rank; nothing is written then. Raises StorageError where a file cannot be.
+    Interrupted on every rank; nothing is written then. facts: are added to the metrics. Raises
+    StorageError where a file cannot be written.
     """
     began = time.perf_counter()
     rows = detect_all(predictor, dataset, world, stop)
@@ -144,6 +146,7 @@ def score(
         if folder is not None:
             index = {int(image_id): i for i, image_id in enumerate(dataset.annotations.image_ids)}
             write_pictures(truth, found, metrics, config, folder, lambda i: dataset.image(index[i]))
+        metrics |= facts or {}
         metrics["seconds"] = time.perf_counter() - began
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)

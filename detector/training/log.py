@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Log:
         self._began = self._beat = time.perf_counter()
         self._evaluating = 0.0
         self._lost: set[Path] = set()
+        self._damaged: set[str] = set()
         self._bar = None
         self.status("running", step=start_step, steps=num_steps)
         kept = {folder.log: start_step, folder.evaluations: evaluated}
@@ -81,6 +82,13 @@ class Log:
         """What the run was given, and what became of it, into data.json."""
         with self._written(self._folder.data):
             write_atomically(self._folder.data, text.encode())
+
+    def damaged(self, lines: Sequence[str]) -> None:
+        """Names the files that cannot be decoded, each once."""
+        for line in dict.fromkeys(lines):
+            if line not in self._damaged:
+                self._damaged.add(line)
+                self.say(f"left out, another image takes its place: {line}")
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[None]:
@@ -272,6 +280,8 @@ class Silent:
     def config(self, text: str) -> None: ...
 
     def data(self, text: str) -> None: ...
+
+    def damaged(self, lines: Sequence[str]) -> None: ...
 
     def restart_clock(self, step: int) -> None: ...
 

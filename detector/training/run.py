@@ -111,7 +111,7 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     finally:
         log.close()
     if world.is_main:
-        facts = {"images": state.images, "skipped": state.skipped}
+        facts = {"images": state.images, "skipped": state.skipped, "replaced": state.replaced}
         log.status("done", step=state.step, exit_code=0, **facts)
         report(metrics, folder)
         seconds = time.perf_counter() - began

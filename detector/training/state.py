@@ -36,6 +36,8 @@ class State:
     """What the steps were made of: a chain over image ids and random keys, in their order."""
     skipped: int = 0
     """Steps whose gradient was not finite, and which changed no weight."""
+    replaced: int = 0
+    """Times that a file could not be decoded, and another image was taken in its place."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
@@ -45,6 +47,7 @@ class State:
             "evaluated": self.evaluated,
             "images": self.images,
             "skipped": self.skipped,
+            "replaced": self.replaced,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "criterion": self.criterion.state_dict(),
@@ -59,6 +62,7 @@ class State:
         self.evaluated = state["evaluated"]
         self.images = state.get("images", "")  # of older versions: unknown
         self.skipped = state.get("skipped", 0)
+        self.replaced = state.get("replaced", 0)
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])

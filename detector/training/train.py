@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from detector.criterion.initial_loss import expected_initial_loss
+from detector.data.account import share_above
 from detector.data.loader import train_batches
-from detector.errors import DivergedError, Preempted
+from detector.errors import DataError, DivergedError, Preempted
 from detector.inference.score import score
 from detector.runs.run_folder import RunFolder
 from detector.runtime.memory import explained, peak_gigabytes
@@ -82,7 +84,8 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             sums = backward(setup, state, wrapped, micro, clock, record)
 
         with clock("optimizer"):
-            done = update(setup, state, parameters, sums, stop_requested=stop.requested)
+            damaged = [line for batch, _ in micro for line in batch.damaged]
+            done = update(setup, state, parameters, sums, stop.requested, len(damaged))
             if done.is_finite and state.ema is not None:
                 state.ema.update(model, state.step)
         if sums.expected is not None:
@@ -98,6 +101,10 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
                 raise DivergedError(crash.in_words(setup, state, micro, bad_steps))
         state.step, state.images = state.step + 1, images
         state.skipped += not done.is_finite
+        if done.damaged:
+            state.replaced += done.damaged
+            log.damaged(damaged)
+            require_few_damaged(setup, state)
         if probe:
             probe.after(state, record, is_finite=done.is_finite)
             wrapped.train()
@@ -151,11 +158,31 @@ def evaluate(
     predictor = predictor_of(setup, state)
     try:
         return score(
-            predictor, setup.val_set, setup.world, folder=folder, seed=setup.config.seed, stop=stop
+            predictor,
+            setup.val_set,
+            setup.world,
+            folder=folder,
+            seed=setup.config.seed,
+            stop=stop,
+            facts=left_out(setup, state),
         )
     except Interrupted:
         where = f"in the evaluation after step {state.step}"
         raise Preempted(stopped(stop, run, where)) from None
+
+
+def left_out(setup: Setup, state: State) -> dict[str, Any]:
+    """What of the data was of no use to the run, where something was: for metrics.json."""
+    facts: dict[str, Any] = {}
+    for split, dataset in (("train", setup.train_set), ("val", setup.val_set)):
+        counts = Counter[str]()
+        for one in dataset.annotations.account.faults():
+            counts[one.kind.unit] += one.count
+        if counts:
+            facts[split] = dict(counts)
+    if state.replaced:
+        facts["replaced"] = state.replaced
+    return {"left_out": facts} if facts else {}
 
 
 def stopped(stop: StopRequest, folder: RunFolder, where: str) -> str:
@@ -192,6 +219,18 @@ def evaluate_and_keep_best(
         saver.last(state)  # with what the evaluation found
     log.restart_clock(state.step)
     return metrics
+
+
+def require_few_damaged(setup: Setup, state: State) -> None:
+    """Raises DataError where more images than the data's handling lets go were damaged."""
+    handling, seen = setup.train_set.handling, state.step * setup.config.batch_size
+    most = handling.most(seen)
+    if state.replaced > most:
+        raise DataError(
+            f"{setup.train_set.name}: of {seen} images that were drawn, {state.replaced} could not "
+            f"be decoded, {most} may; data.max_dropped={share_above(state.replaced, seen)} or more "
+            "goes on"
+        )
 
 
 @dataclass
@@ -264,23 +303,31 @@ class Update:
     norm: float
     is_finite: bool
     wants_stop: bool
+    damaged: int = 0
 
 
 def update(
-    setup: Setup, state: State, parameters: list[nn.Parameter], sums: Sums, *, stop_requested: bool
+    setup: Setup,
+    state: State,
+    parameters: list[nn.Parameter],
+    sums: Sums,
+    stop_requested: bool,
+    damaged: int = 0,
 ) -> Update:
     """The optimizer's step where loss and gradient are finite on every rank, else none at all.
 
-    stop_requested: of this rank; the outcome's `wants_stop` is that of any.
+    stop_requested: of this rank; the outcome's `wants_stop` is that of any. damaged: files of this
+    rank's share of the step that could not be decoded; the outcome's are those of all ranks.
     """
     config, world, scaler = setup.config, setup.world, state.scaler
     scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, config.clip or torch.inf)
     # One small read tells every rank the same, so all step or none does; it is the only one.
-    rest = [sums.positives.to(norm), norm.new_tensor(float(stop_requested)), norm]
+    own = norm.new_tensor([float(stop_requested), float(damaged)])
+    rest = [sums.positives.to(norm), *own, norm]
     facts = torch.stack([*sums.terms.values(), *rest])
     facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
-    *values, positives, stops, norm_before = facts
+    *values, positives, stops, lost, norm_before = facts
     terms = dict(zip(sums.terms, values, strict=True))
     is_finite = all(map(math.isfinite, facts))
     if is_finite:
@@ -288,4 +335,4 @@ def update(
         state.criterion.update(sums.statistics, terms, positives)
     scaler.update()
     state.optimizer.zero_grad()
-    return Update(terms, norm_before, is_finite, stops > 0)
+    return Update(terms, norm_before, is_finite, stops > 0, round(lost * world.size))

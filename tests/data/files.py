@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detector.data.annotations import Annotations, Rows, pack
+from detector.data.handling import Handling, OnInvalid
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 from detector.structures import Batch, Targets
@@ -72,9 +73,18 @@ def write_coco_set(root: Path, value: dict[str, Any] | None = None) -> dict[str,
 class ArrayDataset(Dataset):
     """Images of one colour, its red the index; `broken`: indices whose file is spoilt."""
 
-    def __init__(self, annotations: Annotations, broken: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        annotations: Annotations,
+        broken: frozenset[int] = frozenset(),
+        on_corrupt: OnInvalid = "error",
+    ) -> None:
         super().__init__("arrays", annotations)
-        self.broken = broken
+        self.broken, self.on_corrupt = broken, on_corrupt
+
+    @property
+    def handling(self) -> Handling:
+        return Handling(on_corrupt=self.on_corrupt)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         if index in self.broken:
@@ -89,6 +99,7 @@ def make_dataset(
     broken: frozenset[int] = frozenset(),
     *,
     first_id: int = 100,
+    on_corrupt: OnInvalid = "error",
 ) -> ArrayDataset:
     """Images of (height, width) with so many objects of 4 x 5 px, of classes 0, 1, 2 in turn."""
     rows = Rows()
@@ -105,7 +116,7 @@ def make_dataset(
             rows.ids.append(len(rows.ids))
     categories = {1: "one", 2: "two", 3: "three"}
     packed = pack(rows, source="arrays", categories=categories)
-    return ArrayDataset(packed, broken)
+    return ArrayDataset(packed, broken, on_corrupt)
 
 
 def assert_same_batches(

@@ -154,7 +154,34 @@ def test_a_data_error_in_a_worker_arrives_as_it_is(num_workers: int) -> None:
     dataset = make_dataset(SIZES, COUNTS, broken=frozenset({4}))
     with pytest.raises(DataError) as caught:
         train(dataset, num_workers=num_workers)
-    assert str(caught.value) == "/images/4.png: cannot be read as an image"
+    message = "/images/4.png: cannot be read as an image; data.on_corrupt=drop takes another image"
+    assert str(caught.value) == f"{message} in its place"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_another_image_takes_the_place_of_a_damaged_one_where_that_is_asked_for(
+    num_workers: int,
+) -> None:
+    """The same one in every process and whatever the split, and it is told which was damaged."""
+    dataset = make_dataset(SIZES, COUNTS, broken=frozenset({4}), on_corrupt="drop")
+    whole = train(dataset, num_workers=num_workers)
+    damaged = [line for batch, _ in whole for line in batch.damaged]
+    assert set(damaged) == {"/images/4.png: cannot be read as an image"}
+    ids = [i for batch, _ in whole for i in batch.image_ids]
+    clean = [i for b, _ in train(make_dataset(SIZES, COUNTS)) for i in b.image_ids]
+    lost = int(dataset.annotations.image_ids[4])
+    changed = [(a, b) for a, b in zip(clean, ids, strict=True) if a != b]
+    # The draw may hit the damaged one again, and draws once more.
+    assert len(damaged) >= len(changed) == clean.count(lost)
+    assert {a for a, _ in changed} == {lost}
+    assert lost not in ids
+    assert_same_batches(whole, train(dataset))
+
+
+def test_where_every_file_is_damaged_it_is_told() -> None:
+    everything = frozenset(range(len(SIZES)))
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        train(make_dataset(SIZES, COUNTS, broken=everything, on_corrupt="drop"))
 
 
 class Faulty(Augmentation):

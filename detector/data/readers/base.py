@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import Annotations
+from detector.data.handling import Handling
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -24,6 +25,16 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         return len(self.annotations)
+
+    @property
+    def handling(self) -> Handling:
+        """What becomes of images that cannot be used."""
+        return Handling()
+
+    @property
+    def replaces_damaged(self) -> bool:
+        """Whether training goes on with another image where a file is damaged."""
+        return self.handling.drops("on_corrupt")
 
     @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:

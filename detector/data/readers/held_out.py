@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug, require
+from detector.data.handling import Handling
 from detector.data.readers.base import Dataset, Reader, Split
 
 GENERATED = Plug("generated", {})
@@ -49,6 +50,10 @@ class Part(Dataset):
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return self._whole.image(int(self._indices[index]))
+
+    @property
+    def handling(self) -> Handling:
+        return self._whole.handling
 
     def files(self) -> list[Path]:
         files = self._whole.files()
