@@ -152,12 +152,15 @@ class Predictions:
     """What the model says, in training and in evaluation alike.
 
     logits: (N, A, D), read by the `Layout`. deltas: (N, A, 4), read by `coder`.
+    scores: (N, A, K) probabilities without a gradient, for a matcher that looks at them: the
+        criterion, which knows the layout, fills them in. Else None.
     """
 
     logits: Tensor
     deltas: Tensor
     anchors: Anchors
     coder: Coder
+    scores: Tensor | None = None
 
     @cached_property
     def boxes(self) -> Tensor:
@@ -173,6 +176,8 @@ class Matches:
     boxes: (N, A, 4), the object's box; where an anchor has none, the anchor itself, so that all
         arithmetic stays finite.
     objects: (N, A) int64, index into M of the anchor's object; -1 where it has none.
+    quality: (N, A) float32 or better in [0, 1], how good the matcher finds a positive, 0 elsewhere;
+        None from a matcher that does not say.
     """
 
     labels: Tensor
@@ -180,6 +185,7 @@ class Matches:
     objects: Tensor
     anchors: Anchors
     targets: Targets
+    quality: Tensor | None = None
 
     @cached_property
     def foreground(self) -> Tensor:

@@ -41,7 +41,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "smooth_l1",
         "yolo",
     ),
-    "matcher": ("atss", "retinanet", "ssd", "yolo_cell"),
+    "matcher": ("atss", "dynamic_soft", "retinanet", "ssd", "task_aligned", "yolo_cell"),
     "backbone": (
         "mobilenet_large",
         "mobilenet_small",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import torch
@@ -134,6 +135,9 @@ class Criterion(nn.Module):
         """What each anchor shall say; None where the matcher has to see predictions first."""
         if self.matcher.uses_predictions and predictions is None:
             return None
+        if self.matcher.uses_scores and predictions is not None:
+            scores = self.layout.scores(predictions.logits.detach())
+            predictions = replace(predictions, scores=scores)
         return self.matcher(anchors, targets, predictions)
 
     def positives(self, matches: Sequence[Matches | None], targets: Sequence[Targets]) -> Tensor:

@@ -36,8 +36,11 @@ def sigmoid_quality_focal(logits: Tensor, quality: Tensor, *, beta: float) -> Te
 def box_quality(predictions: Predictions, matches: Matches, like: Tensor) -> Tensor:
     """(N, A) IoU of predicted and matched box, a number to foretell: it does not pull on the box.
 
-    In the dtype of `like`.
+    What the matcher says of its positives (`Matches.quality`) counts in its place where it says
+    something. In the dtype of `like`.
     """
+    if matches.quality is not None:
+        return matches.quality.to(like.dtype)
     return iou(predictions.boxes.detach(), matches.boxes).to(like.dtype)
 
 

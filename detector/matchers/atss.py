@@ -15,8 +15,9 @@ from detector.matchers.base import (
     neutral_in_crowds,
     require_crowd_coverage,
 )
+from detector.matchers.claims import best_claim
 from detector.matchers.locations import Locations, locations_of, squared_distance
-from detector.structures import BACKGROUND, Anchors, Matches, Predictions, Targets
+from detector.structures import Anchors, Matches, Predictions, Targets
 
 MIN_INSIDE = 0.01
 """Pixels that an anchor's centre has to lie inside its object, as in the authors' code."""
@@ -37,13 +38,17 @@ class ATSSMatcher(Matcher):
     one anchor a location. For more their code takes 9 times as many anchors, which are the
     anchors of 9 locations, and so does this; mmdetection takes 9, which are those of one location.
 
-    An object smaller than the finest stride may hold no centre and then goes without a positive.
+    An object smaller than the finest stride may hold no centre and then goes without a positive,
+    unless `every_object` serves it, see `serve_every_object`.
     """
 
-    def __init__(self, *, candidates: int = 9, crowd_coverage: float = 0.5) -> None:
+    def __init__(
+        self, *, candidates: int = 9, crowd_coverage: float = 0.5, every_object: bool = False
+    ) -> None:
         require(candidates >= 1, f"candidates: {candidates} given, at least 1 is needed")
         self.candidates = candidates
         self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.every_object = every_object
 
     def __call__(
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
@@ -57,7 +62,7 @@ class ATSSMatcher(Matcher):
             objects = adaptive_match(anchors.boxes, boxes, is_object[i], near)
             return neutral_in_crowds(objects, anchors.boxes, boxes, crowd, self.crowd_coverage)
 
-        return match_each(anchors, targets, match_image)
+        return match_each(anchors, targets, match_image, every_object=self.every_object)
 
 
 def nearest_anchors(boxes: Tensor, locations: Locations, num_locations: int) -> Tensor:
@@ -85,27 +90,10 @@ def adaptive_match(anchors: Tensor, boxes: Tensor, is_object: Tensor, near: Tens
     least = _mean_and_deviation(overlaps) - 1e-6
     inside = margins.amin(-1) > MIN_INSIDE
     is_positive = is_object[:, None] & inside & (overlaps >= least[:, None])
-    return _most_overlapped(overlaps, is_positive, near, len(anchors))
+    return best_claim(overlaps, is_positive, near, len(anchors))
 
 
 def _mean_and_deviation(overlaps: Tensor) -> Tensor:
     """(M,) threshold of the overlaps (M, C) of an object's candidates."""
     correction = min(1, overlaps.shape[1] - 1)  # one candidate has no deviation
     return overlaps.mean(1) + overlaps.std(1, correction=correction)
-
-
-def _most_overlapped(overlaps: Tensor, claims: Tensor, near: Tensor, num_anchors: int) -> Tensor:
-    """(A,) the object of largest overlap among those that claim an anchor, the first of equals.
-
-    overlaps, claims and near (the anchor): (M, C). By scattering, as a table (M, A) is not needed.
-    """
-    num_objects = len(overlaps)
-    index = near.flatten()
-    claimed = torch.where(claims, overlaps, -1.0).flatten()
-    best = overlaps.new_full((num_anchors,), -1.0).scatter_reduce(0, index, claimed, "amax")
-    wins = claims.flatten() & (claimed == best[index])
-    rows = torch.arange(num_objects, device=near.device)[:, None].expand_as(near).flatten()
-    rows = torch.where(wins, rows, num_objects)
-    none = torch.full((num_anchors,), num_objects, device=near.device)
-    objects = none.scatter_reduce(0, index, rows, "amin")
-    return torch.where(objects < num_objects, objects, BACKGROUND)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detector.boxes import coverage, iou
 from detector.config.schema import require
+from detector.matchers.claims import serve_every_object
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
 
 MOST_PAIRS = 2**24
@@ -20,9 +21,15 @@ overlap takes. 5,000 objects and 200,000 anchors at once would be 4 GB each."""
 
 
 class Matcher(ABC):
-    """uses_predictions: matches depend on what the model says, so they follow the forward."""
+    """uses_predictions: matches depend on what the model says, so they follow the forward.
+    uses_scores: they depend on the scores of classes too, so the criterion fills in
+        `Predictions.scores`; where those are None, all scores count as equal.
+    gives_quality: its matches say what quality each positive has, `Matches.quality`.
+    """
 
     uses_predictions: ClassVar[bool] = False
+    uses_scores: ClassVar[bool] = False
+    gives_quality: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(
@@ -81,28 +88,47 @@ class Thresholds:
         require_crowd_coverage(self.crowd_coverage)
 
 
-def match_images(anchors: Anchors, targets: Targets, thresholds: Thresholds) -> Matches:
-    """`Matches` of every image by the IoU of anchors and objects."""
+def match_images(
+    anchors: Anchors, targets: Targets, thresholds: Thresholds, *, every_object: bool = False
+) -> Matches:
+    """`Matches` of every image by the IoU of anchors and objects.
+
+    every_object: as in `match_each`.
+    """
     is_object = may_be_matched(targets)
 
     def match_image(i: int) -> Tensor:
         boxes, crowd = targets.boxes[i], targets.crowd[i]
         return threshold_match(anchors.boxes, boxes, is_object[i], crowd, thresholds)
 
-    return match_each(anchors, targets, match_image)
+    return match_each(anchors, targets, match_image, every_object=every_object)
 
 
-def match_each(anchors: Anchors, targets: Targets, match_image: Callable[[int], Tensor]) -> Matches:
+def match_each(
+    anchors: Anchors,
+    targets: Targets,
+    match_image: Callable[[int], Tensor],
+    *,
+    every_object: bool = False,
+) -> Matches:
     """`Matches` of every image by itself, so that memory is that of one.
 
     match_image: (A,) indices into M, BACKGROUND or IGNORE for an image; not called without objects.
+    every_object: an object that is left without an anchor is given one, see `serve_every_object`.
     """
     num_images, num_objects = targets.labels.shape
     if num_objects == 0:
         shape = (num_images, len(anchors.boxes))
         objects = torch.full(shape, BACKGROUND, device=anchors.boxes.device)
     else:
-        objects = torch.stack([match_image(i) for i in range(num_images)])
+        rows = [match_image(i) for i in range(num_images)]
+        if every_object:
+            is_object = may_be_matched(targets)
+            rows = [
+                serve_every_object(row, anchors.boxes, targets.boxes[i], is_object[i])
+                for i, row in enumerate(rows)
+            ]
+        objects = torch.stack(rows)
     return matches_from_objects(objects, anchors, targets)
 
 

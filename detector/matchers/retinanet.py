@@ -14,7 +14,9 @@ class RetinaNetMatcher(Matcher):
     """Positive from IoU 0.5, background below 0.4, neutral between; options as in `Thresholds`.
 
     Lin et al. 2017, arXiv 1708.02002, section 4. Whether an object without a good anchor gets its
-    best one is not said there; the authors' code (Detectron) does so, and so does the default.
+    best one is not said there; the authors' code (Detectron) does so, and so does the default. Two
+    objects that share their best anchor still leave one without, which `every_object` serves, see
+    `serve_every_object`.
     """
 
     def __init__(
@@ -24,10 +26,12 @@ class RetinaNetMatcher(Matcher):
         background_iou: float = 0.4,
         force: Literal["object", "anchor", "none"] = "object",
         crowd_coverage: float = 0.5,
+        every_object: bool = False,
     ) -> None:
         self.thresholds = Thresholds(foreground_iou, background_iou, force, crowd_coverage)
+        self.every_object = every_object
 
     def __call__(
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
-        return match_images(anchors, targets, self.thresholds)
+        return match_images(anchors, targets, self.thresholds, every_object=self.every_object)

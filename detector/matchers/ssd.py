@@ -12,13 +12,21 @@ class SSDMatcher(Matcher):
     """Positive from `foreground_iou`, else background; each object's best anchor is given to it.
 
     Liu et al. 2016, "SSD", arXiv 1512.02325, "Matching strategy", for RetinaNet's anchors. Only
-    crowds make an anchor neutral, as in `Thresholds`.
+    crowds make an anchor neutral, as in `Thresholds`. Two objects that share their best anchor
+    leave one without, which `every_object` serves, see `serve_every_object`.
     """
 
-    def __init__(self, *, foreground_iou: float = 0.5, crowd_coverage: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        foreground_iou: float = 0.5,
+        crowd_coverage: float = 0.5,
+        every_object: bool = False,
+    ) -> None:
         self.thresholds = Thresholds(foreground_iou, foreground_iou, "object", crowd_coverage)
+        self.every_object = every_object
 
     def __call__(
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
-        return match_images(anchors, targets, self.thresholds)
+        return match_images(anchors, targets, self.thresholds, every_object=self.every_object)

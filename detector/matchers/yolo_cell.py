@@ -41,15 +41,23 @@ class YOLOCellMatcher(Matcher):
 
     The paper has one object in a cell. Here objects of one cell are served by falling area, each
     with the best anchor still free, so all of them are until the anchors of the cell are used up;
-    what is left then has no anchor.
+    what is left then has no anchor, unless `every_object` finds one elsewhere, see
+    `serve_every_object`.
     """
 
     uses_predictions = True
 
-    def __init__(self, *, canonical_size: float = 64.0, crowd_coverage: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        canonical_size: float = 64.0,
+        crowd_coverage: float = 0.5,
+        every_object: bool = False,
+    ) -> None:
         require(canonical_size > 0, f"canonical_size: {canonical_size} given, above 0 is needed")
         self.canonical_size = canonical_size
         self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.every_object = every_object
 
     def __call__(
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
@@ -70,7 +78,7 @@ class YOLOCellMatcher(Matcher):
             boxes, crowd = targets.boxes[i], targets.crowd[i]
             return neutral_in_crowds(objects[i], anchors.boxes, boxes, crowd, self.crowd_coverage)
 
-        return match_each(anchors, targets, match_image)
+        return match_each(anchors, targets, match_image, every_object=self.every_object)
 
 
 def cells_of(boxes: Tensor, locations: Locations, canonical_size: float) -> Tensor:

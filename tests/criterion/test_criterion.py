@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.box_losses.regression import SmoothL1Loss
+from detector.boxes import iou
 from detector.config import Ramp
 from detector.config.registry import MATCHERS
 from detector.config.schema import Plug
@@ -94,6 +95,25 @@ def test_progress_sets_ramped_options_and_weights() -> None:
     criterion = Criterion(loss, SmoothL1Loss(), matcher, ramps=Ramps(ramps, weights))
     criterion.progress(0.25)
     assert (loss.gamma, criterion.factors) == (0.5, {"loss": 1.0, "box_loss": 1.5})
+
+
+@pytest.mark.parametrize("loss", ["focal", "ssd", "yolo_objectness"])
+def test_a_matcher_that_looks_at_scores_is_given_those_of_the_layout(loss: str) -> None:
+    """beta 0: the alignment is the score alone, scaled to the best overlap."""
+    criterion = Criterion.build(CLASSES, loss=loss, matcher={"name": "task_aligned", "beta": 0.0})
+    anchors, targets = make_anchors(), make_targets([1], CLASSES)
+    layout = criterion.layout
+    predictions = make_predictions(layout, anchors, 1, dtype=torch.float64)
+    matches = criterion.match(anchors, targets, predictions)
+    scores = layout.scores(predictions.logits.detach())
+    assert matches.foreground.any()
+    own = torch.where(matches.foreground[0], scores[0, :, int(targets.labels[0, 0])], 0)
+    overlap = iou(predictions.boxes.detach(), matches.boxes)[0][matches.foreground[0]]
+    assert matches.quality is not None
+    expected = own / own.max() * overlap.max()
+    # By way of logs, on boxes in float32.
+    torch.testing.assert_close(matches.quality[0], expected.float(), rtol=1e-5, atol=0)
+    assert not matches.quality.requires_grad
 
 
 def test_what_it_remembers_is_in_its_state_and_comes_back() -> None:

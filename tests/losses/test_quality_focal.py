@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_values_and_gradients_equal_the_closed_forms(quality: float, beta: float
     for x, value, slope in zip(logits.tolist(), loss.tolist(), slopes.tolist(), strict=True):
         assert value == pytest.approx(loop_value(x, quality, beta), abs=1e-9)
         assert slope == pytest.approx(loop_slope(x, quality, beta), abs=1e-9)
+
+
+def test_what_the_matcher_says_of_a_positive_counts_in_place_of_its_iou() -> None:
+    # Score 3/4 against the matcher's 1/2, error 1/4; the box fits, its IoU would be 1.
+    predictions = predict(torch.tensor([[[LN3], [-LN3]]], dtype=torch.float64))
+    said = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
+    matches = replace(match(predictions, [[0, BACKGROUND]]), quality=said)
+    loss = QualityFocalLoss(1)(predictions, matches)["class"][0, :, 0]
+    expected = [-(0.25**2) * 0.5 * (math.log(0.75) + math.log(0.25)), -(0.25**2) * math.log(0.75)]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_positive_is_to_say_the_iou_of_its_predicted_box() -> None:

@@ -14,6 +14,9 @@ from tests.synthetic import PlainCoder
 
 Box = tuple[float, float, float, float]
 
+NUM_CLASSES = 32
+"""Of the scores of `random_predictions`: objects of an image are labelled by their place."""
+
 
 def pyramid(size: int = 128, config: AnchorConfig | None = None) -> Anchors:
     """The anchors of square images, float64 numbers of float32 precision."""
@@ -57,16 +60,15 @@ def random_objects(counts: list[int], seed: int, *, size: int = 128) -> Targets:
     )
 
 
-def predictions_of(anchors: Anchors, deltas: Tensor) -> Predictions:
-    """Predictions without anything to say about classes."""
-    return Predictions(
-        deltas.new_zeros(*deltas.shape[:2], 1), deltas.requires_grad_(), anchors, PlainCoder()
-    )
+def predictions_of(anchors: Anchors, deltas: Tensor, scores: Tensor | None = None) -> Predictions:
+    """Predictions without anything to say about classes but the scores (N, A, K), if given."""
+    logits = deltas.new_zeros(*deltas.shape[:2], 1)
+    return Predictions(logits, deltas.requires_grad_(), anchors, PlainCoder(), scores=scores)
 
 
 def random_predictions(anchors: Anchors, num_images: int, seed: int = 0) -> Predictions:
     generator = torch.Generator().manual_seed(seed)
     shape = (num_images, len(anchors.boxes), 4)
-    return predictions_of(
-        anchors, 0.4 * torch.randn(shape, generator=generator, dtype=torch.float64)
-    )
+    deltas = 0.4 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    logits = torch.randn((*shape[:2], NUM_CLASSES), generator=generator, dtype=torch.float64)
+    return predictions_of(anchors, deltas, logits.sigmoid())

@@ -66,8 +66,15 @@ def test_the_images_do_not_know_of_one_another(matcher: Matcher) -> None:
             targets,
             **{f: getattr(targets, f)[i : i + 1] for f in (*FIELDS, "image_sizes", "keys")},
         )
-        own = replace(predictions, deltas=predictions.deltas[i : i + 1])
-        assert torch.equal(matcher(ANCHORS, alone, own).labels[0], together.labels[i])
+        own = replace(
+            predictions,
+            **{f: getattr(predictions, f)[i : i + 1] for f in ("logits", "deltas", "scores")},
+        )
+        by_itself = matcher(ANCHORS, alone, own)
+        assert torch.equal(by_itself.labels[0], together.labels[i])
+        if together.quality is not None:
+            assert by_itself.quality is not None
+            assert torch.equal(by_itself.quality[0], together.quality[i])
 
 
 @pytest.mark.parametrize("counts", [[0], [0, 2]])
@@ -113,6 +120,44 @@ def test_objects_of_a_thousandth_of_a_pixel_and_of_the_whole_image_are_legal(
 ) -> None:
     tiny = objects([(60.0, 60.0, 60.001, 60.001), (0, 0, 128, 128), (3.0, 90.0, 3.0001, 120.0)])
     assert run(matcher, tiny).labels.shape == (1, len(ANCHORS.boxes))
+
+
+def test_a_quality_is_a_share_that_positives_alone_have(matcher: Matcher) -> None:
+    matches = run(matcher, random_objects([6, 0, 3], 4))
+    assert (matches.quality is not None) == matcher.gives_quality
+    if matches.quality is not None:
+        assert matches.quality.shape == matches.labels.shape
+        assert not matches.quality.requires_grad
+        assert bool(((matches.quality >= 0) & (matches.quality <= 1)).all())
+        assert not matches.quality[~matches.foreground].any()
+        assert bool((matches.quality > 0).any())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matchers_work_without_predictions(matcher: Matcher, seed: int) -> None:
+    """`prior=from_data`, the audit and the first look at a batch have none."""
+    matches = matcher(ANCHORS, random_objects([5, 2], seed), None)
+    assert matches.foreground.any()
+
+
+@pytest.mark.parametrize("name", SHIPPED["matcher"])
+def test_no_object_goes_without_an_anchor_where_that_is_asked_for(name: str) -> None:
+    """Tiny ones between the centres, twins, thirty in one cell; a crowd still gets none."""
+    matcher = MATCHERS.build(Plug(name, {"every_object": True}))
+    tiny = [(x, 33.0, x + 0.4, 33.5) for x in (1.2, 50.0, 97.7)]
+    twins = [(30.0, 40.0, 61.0, 90.0)] * 3
+    cell = [(64.0 + i / 8, 64.0, 70.0 + i / 4, 71.0) for i in range(24)]
+    boxes = [*tiny, *twins, *cell, (0.0, 0.0, 128.0, 60.0)]
+    targets = objects(boxes, crowd=[False] * (len(boxes) - 1) + [True])
+    usual = run(MATCHERS.build(Plug(name, {"every_object": False})), targets)
+    matches = run(matcher, targets)
+    counts = torch.bincount(matches.objects[0].clamp(min=-1) + 1, minlength=len(boxes) + 1)[1:]
+    assert (counts > 0).tolist() == [True] * (len(boxes) - 1) + [False]
+    before = torch.bincount(usual.objects[0].clamp(min=-1) + 1, minlength=len(boxes) + 1)[1:]
+    assert not before[:-1].all()  # or the option was not needed
+    # Only anchors that an object had to spare, or nobody had, have changed hands.
+    changed = (usual.objects != matches.objects).sum()
+    assert int(changed) == int((before[:-1] == 0).sum())
 
 
 @pytest.mark.parametrize("name", SHIPPED["matcher"])  # another may have no such option
