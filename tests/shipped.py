@@ -43,8 +43,12 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     ),
     "matcher": ("atss", "dynamic_soft", "retinanet", "ssd", "task_aligned", "yolo_cell"),
     "backbone": (
+        "convnext_tiny",
+        "efficientnet",
         "mobilenet_large",
         "mobilenet_small",
+        "mobilenet_v2",
+        "regnet",
         "resnet101",
         "resnet18",
         "resnet34",

@@ -11,6 +11,8 @@ class Backbone(nn.Module, ABC):
     """Turns images into three feature maps; the pyramid makes the coarser ones.
 
     out_channels: channels of C3, C4 and C5, set by the constructor.
+    c2_channels: of the map of stride 4, for necks whose levels begin at P2; None: it has none. A
+    backbone that sets it gives that map in `from_c2`.
 
     To add one: a file in this folder with a subclass under `@BACKBONES.register("name")`. Its
     options are the keyword-only arguments of its constructor, which takes no other ones, and which
@@ -18,6 +20,7 @@ class Backbone(nn.Module, ABC):
     """
 
     out_channels: tuple[int, int, int]
+    c2_channels: int | None = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,6 +29,10 @@ class Backbone(nn.Module, ABC):
         Shaped (N, out_channels[i], H / s, W / s) for the strides s = 8, 16, 32. Normalised means
         RGB less ImageNet's mean, divided by its deviation; padding is 0.
         """
+
+    def from_c2(self, images: Tensor) -> tuple[Tensor, ...]:
+        """C2, C3, C4 and C5, where `c2_channels` is set; the last three as `forward` gives them."""
+        raise NotImplementedError(f"{type(self).__name__} has no map of stride 4")
 
     def load_pretrained(self) -> None:
         """Reads the weights that the options name; nothing where they name none.

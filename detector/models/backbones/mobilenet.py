@@ -36,16 +36,23 @@ class MobileNet(TorchvisionBackbone):
             tuple(f"features.{i}" for i in range(*span))
             for span in zip(self.starts, ends, strict=True)
         ]
-        c3, c4, c5 = (last_channels(self.features[end - 1]) for end in ends[-3:])
+        c2, c3, c4, c5 = (last_channels(self.features[end - 1]) for end in ends[-4:])
+        self.c2_channels = c2
         self.out_channels = (c3, c4, c5)
         self.freeze(frozen_stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4 and C5 of normalised images (N, 3, H, W)."""
-        at_c4, at_c5 = self.starts[-2:]
-        c3 = self.features[:at_c4](images)
+        _, c3, c4, c5 = self.from_c2(images)
+        return c3, c4, c5
+
+    def from_c2(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """C2 (stride 4) to C5 of normalised images (N, 3, H, W)."""
+        at_c3, at_c4, at_c5 = self.starts[-3:]
+        c2 = self.features[:at_c3](images)
+        c3 = self.features[at_c3:at_c4](c2)
         c4 = self.features[at_c4:at_c5](c3)
-        return c3, c4, self.features[at_c5:](c4)
+        return c2, c3, c4, self.features[at_c5:](c4)
 
 
 def halves(block: nn.Module) -> bool:

@@ -47,16 +47,22 @@ class ResNet(TorchvisionBackbone):
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
         expansion: int = net.layer4[-1].expansion
+        self.c2_channels = 64 * expansion
         self.out_channels = (128 * expansion, 256 * expansion, 512 * expansion)
         self.freeze(frozen_stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4 and C5 of normalised images (N, 3, H, W)."""
+        _, c3, c4, c5 = self.from_c2(images)
+        return c3, c4, c5
+
+    def from_c2(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """C2 (stride 4) to C5 of normalised images (N, 3, H, W)."""
         # The maximum and ReLU may change places; on a quarter of the pixels ReLU costs less.
         c2 = self.layer1(self.relu(self.maxpool(self.bn1(self.conv1(images)))))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
-        return c3, c4, self.layer4(c4)
+        return c2, c3, c4, self.layer4(c4)
 
 
 def move_strides(net: nn.Module) -> None:

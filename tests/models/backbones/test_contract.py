@@ -24,6 +24,18 @@ def test_three_maps_of_the_declared_channels_at_strides_8_16_32(backbone: Backbo
     ]
 
 
+def test_a_map_of_stride_4_is_there_where_its_channels_are_declared(backbone: Backbone) -> None:
+    images = torch.randn(1, 3, 64, 96)
+    if backbone.c2_channels is None:
+        with pytest.raises(NotImplementedError):
+            backbone.from_c2(images)
+        return
+    with torch.no_grad():
+        c2, *rest = backbone.eval().from_c2(images)
+        assert c2.shape == (1, backbone.c2_channels, 16, 24)
+        assert all(torch.equal(x, y) for x, y in zip(rest, backbone(images), strict=True))
+
+
 def test_every_tensor_that_trains_gets_a_gradient(backbone: Backbone) -> None:
     sum(x.square().mean() for x in backbone(torch.randn(1, 3, 64, 64))).backward()  # type: ignore[union-attr]
     trained = [p for p in backbone.parameters() if p.requires_grad]
