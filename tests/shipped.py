@@ -54,6 +54,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "resnet34",
         "resnet50",
         "resnext50",
+        "timm",
     ),
     "data": ("coco", "generated", "held_out", "voc", "yolo"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detector.models.detector import PIXEL_STD
+from detector.models.backbones.base import PIXEL_STD
 
 
 def ratio_outer_order(num_scales: int, num_ratios: int) -> list[int]:

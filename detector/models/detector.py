@@ -16,10 +16,6 @@ from detector.models.head import Head
 from detector.models.necks.fpn import FPN
 from detector.structures import Anchors, Batch, Predictions
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""ImageNet's mean and deviation in RGB, for pixels from 0 to 255."""
-
 
 class Detector(nn.Module):
     """RetinaNet (Lin et al. 2017, arXiv 1708.02002) with class outputs of any layout."""
@@ -36,8 +32,9 @@ class Detector(nn.Module):
         self.head = head
         self.anchors = anchors
         self.coder = coder
-        for name, values in (("pixel_mean", PIXEL_MEAN), ("pixel_std", PIXEL_STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        for name in ("pixel_mean", "pixel_std"):
+            values = torch.tensor(getattr(backbone, name))[:, None, None]
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, batch: Batch) -> Predictions:
         """What the model says, in training and evaluation alike."""

@@ -145,8 +145,15 @@ def synchronized(model: Detector, config: Config, world: World) -> Detector:
     """
     if not config.sync_batchnorm:
         return model
-    is_live = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    require(is_live, "sync_batchnorm: true given, but the model has no live batch norm")
+    live = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    require(bool(live), "sync_batchnorm: true given, but the model has no live batch norm")
+    # torch puts its own in their place, which would lose what a kind of another library adds.
+    other = next((type(m).__name__ for m in live if type(m) is not nn.BatchNorm2d), None)
+    require(
+        other is None,
+        f"sync_batchnorm: true given, but the backbone has {other} in place of torch's batch norm; "
+        "false is allowed there",
+    )
     is_gpu = world.device.type == "cuda"
     require(is_gpu, f"sync_batchnorm: true given, but device is {world.device}; a GPU is needed")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world.size > 1 else model  # type: ignore[return-value]

@@ -14,7 +14,7 @@ from detector.convert.names import names_there
 from detector.convert.sources import SOURCES, SourceName, to_ours
 from detector.convert.tensors import fold_colours, ratio_outer_order
 from detector.errors import ConfigError
-from detector.models.detector import PIXEL_MEAN, PIXEL_STD
+from detector.models.backbones.base import PIXEL_MEAN, PIXEL_STD
 from tests.convert.foreign import empty
 from tests.convert.inverse import UNUSED, theirs_of
 

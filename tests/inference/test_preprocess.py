@@ -18,7 +18,8 @@ from detector.data.loader import collate
 from detector.data.transforms import Albumentations, Sample
 from detector.errors import ConfigError, DataError
 from detector.inference.preprocess import PreprocessConfig, decode, normalize, preprocess
-from detector.models.detector import PIXEL_MEAN, PIXEL_STD, Detector
+from detector.models.backbones.base import PIXEL_MEAN, PIXEL_STD
+from detector.models.detector import Detector
 from detector.structures import Batch
 from tests.data.files import write_image
 

@@ -160,3 +160,14 @@ class TestSynchronizedBatchNorm:
         group = Plug("resnet", {"arch": "resnet18"})
         with pytest.raises(ConfigError, match="the model has no live batch norm"):
             synchronized(*self.model(tmp_path, group), World(0, 2, torch.device("cuda", 0)))
+
+    def test_batch_norms_of_another_library_are_not_replaced(self, tmp_path: Path) -> None:
+        """timm's has the activation in it, which torch's would lose."""
+        pytest.importorskip("timm")
+        gpu = World(0, 2, torch.device("cuda", 0))
+        live = Plug("timm", {"arch": "test_efficientnet"})
+        with pytest.raises(ConfigError, match="BatchNormAct2d in place of torch's"):
+            synchronized(*self.model(tmp_path, live), gpu)
+        frozen = Plug("timm", {"arch": "test_efficientnet", "norm": "frozen_batch"})
+        with pytest.raises(ConfigError, match="the model has no live batch norm"):
+            synchronized(*self.model(tmp_path, frozen), gpu)

@@ -76,6 +76,15 @@ class TorchvisionBackbone(Backbone):
             module.eval()
         return self
 
+    def stage_of(self) -> dict[str, int]:
+        """The stage of each parameter by its name, 0 for those next to the image."""
+        return {
+            f"{module}.{name}": number
+            for number, modules in enumerate(self.stages)
+            for module in modules
+            for name, _ in self.get_submodule(module).named_parameters()
+        }
+
     def load_pretrained(self) -> None:
         """Reads the weights that the option names. Raises ConfigError where that fails."""
         if self.weights is None:

@@ -16,8 +16,8 @@ from torchvision.models import MobileNet_V2_Weights
 from detector.config.registry import BACKBONES
 from detector.config.schema import Plug
 from detector.errors import ConfigError
+from detector.models.backbones.base import PIXEL_MEAN, PIXEL_STD
 from detector.models.backbones.classifiers import Classifier
-from detector.models.detector import PIXEL_MEAN, PIXEL_STD
 from detector.models.norm import FrozenBatchNorm, GroupNorm
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
