@@ -73,7 +73,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     while state.step < setup.num_steps:
         rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
 
         with clock("data"):
             micro = [next(batches) for _ in range(setup.accumulation)]

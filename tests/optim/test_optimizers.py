@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from detector.errors import ConfigError
-from detector.optim.optimizers import SGD, AdamW, parameter_groups
+from detector.optim.groups import parameter_groups
+from detector.optim.optimizers import SGD, AdamW
 
 
 def test_weights_decay_and_biases_norms_and_frozen_parameters_do_not() -> None:

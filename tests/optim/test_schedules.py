@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detector.errors import ConfigError
-from detector.optim.schedules import Cosine, MultiStep
+from detector.optim.schedules import Cosine, FlatCosine, MultiStep
 
 
 def test_cosine_rises_in_a_line_then_falls_by_half_a_cosine() -> None:
@@ -38,6 +38,17 @@ def test_multistep_warms_up() -> None:
     assert schedule(10, 100) == 1.0
 
 
+def test_flat_cosine_stays_at_the_full_rate_and_then_falls_by_half_a_cosine() -> None:
+    schedule = FlatCosine(flat_until=0.5, warmup_share=0.1, warmup_start=0.2, final=0.1)
+    factors = [schedule(step, 20) for step in range(20)]
+    # 2 steps of warm-up (0.2, 0.6), 8 at the full rate, then 0.1 + 0.9 (1 + cos(pi k / 10)) / 2.
+    assert factors[:2] == pytest.approx([0.2, 0.6])
+    assert factors[2:11] == [1.0] * 9
+    assert factors[15] == pytest.approx(0.55)
+    assert factors[19] == pytest.approx(0.1 + 0.45 * (1 - 0.9510565163))
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -45,6 +56,8 @@ def test_multistep_warms_up() -> None:
         (lambda: Cosine(final=2.0), "final"),
         (lambda: MultiStep(milestones=(0.5, 1.5)), "milestones"),
         (lambda: MultiStep(gamma=0.0), "gamma"),
+        (lambda: FlatCosine(flat_until=1.0), "flat_until: 1.0"),
+        (lambda: FlatCosine(flat_until=0.1, warmup_share=0.2), "flat_until: 0.1"),
     ],
 )
 def test_a_value_out_of_range_is_named(make: object, message: str) -> None:

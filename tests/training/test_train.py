@@ -216,3 +216,26 @@ def test_resuming_a_finished_run_trains_nothing_and_scores_it_again(tmp_path: Pa
     assert (folder / "log.jsonl").read_text() == before
     again = json.loads((folder / "metrics.json").read_text())
     assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
+
+
+def test_a_group_has_the_rate_of_the_step_times_its_factor(tmp_path: Path) -> None:
+    optim = {"name": "adamw", "lr": 1e-3, "backbone_factor": 0.25, "layer_decay": 0.5}
+    folder = go(tiny(tmp_path, optim=optim))
+    groups = load(folder / "checkpoints" / "last.pt")["optimizer"]["param_groups"]
+    rate = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["lr"]
+    # MobileNet has five stages: 0.25 * 0.5^(5 - i), then the rest.
+    factors = [0.25 * 0.5 ** (5 - i) for i in range(5)] + [1.0]
+    assert [group["lr"] for group in groups[::2]] == pytest.approx([f * rate for f in factors])
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [{"name": "adamw", "backbone_factor": 0.1}, {"name": "sgd", "lr": 1e-2, "layer_decay": 0.7}],
+)
+def test_a_run_with_factors_is_resumed_to_the_bit(tmp_path: Path, optim: dict[str, Any]) -> None:
+    changes = {"optim": optim, "save_every": 3}
+    whole = go(tiny(tmp_path / "whole", **changes))
+    third = whole / "checkpoints" / "step_000000003.pt"
+    parts = go(tiny(tmp_path / "parts", **changes, resume=str(third)))
+    before, after = (load(f / "checkpoints" / "last.pt") for f in (whole, parts))
+    assert_same({**before, "config": None}, {**after, "config": None})
