@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import detector
 from detector.config import Config
 from detector.config.registry import REGISTRIES
-from detector.config.schema import options_of
+from detector.config.schema import Plug, options_of
 from detector.errors import ConfigError
 from detector.runs import own_files, status
 from detector.runs.checkpoint import FORMAT_VERSION, Damaged, load
@@ -30,7 +30,7 @@ DEFAULTS = {
     for field in fields(Config)
     if field.default is None or isinstance(field.default, bool | int | float | str)
 }
-"""What a checkpoint means that was written before a key existed."""
+"""What a checkpoint means that was written before a key existed; see `with_defaults`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def folder_of(config: Config, plain: dict[str, Any]) -> RunFolder:
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     """'key: saved -> given' for each key that changes what is learned."""
-    old, new = (_flat(learned(_complete(plain))) for plain in (saved, given))
+    old, new = (_flat(learned(with_defaults(plain))) for plain in (saved, given))
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -148,17 +148,34 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
     ]
 
 
-def _complete(plain: dict[str, Any]) -> dict[str, Any]:
-    """The config with every key that it lacks, of its parts too, as it is by default."""
-    result = DEFAULTS | plain
+def with_defaults(plain: dict[str, Any]) -> dict[str, Any]:
+    """A config with the default of each key that it does not state.
+
+    So an option that is new today says of an older checkpoint what that checkpoint did: a new
+    option's default changes nothing. Options of a part that is not known here stay as they are.
+    """
+    result: dict[str, Any] = DEFAULTS | plain
+    for field in fields(Config):
+        if isinstance(field.default, Plug):
+            result.setdefault(field.name, {"name": field.default.name, **field.default.options})
+        elif is_dataclass(field.default) and isinstance(result.get(field.name, {}), dict):
+            node = asdict(field.default)  # type: ignore[call-overload]
+            result[field.name] = _merged(node, result.get(field.name, {}))
     for kind, registry in REGISTRIES.items():
         part = result.get(kind)
         if isinstance(part, dict) and part.get("name") in registry.names:
             options = options_of(registry.get(part["name"]))
-            result[kind] = {
-                **{key: one.default for key, one in options.items() if not one.required},
-                **part,
-            }
+            given = {key: one.default for key, one in options.items() if not one.required}
+            result[kind] = given | part
+    return result
+
+
+def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, and what is missing in them, at any depth."""
+    result = defaults | values
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(result[key], dict):
+            result[key] = _merged(default, result[key])
     return result
 
 

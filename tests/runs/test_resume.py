@@ -159,6 +159,34 @@ def test_a_key_that_came_later_means_its_default(tmp_path: Path) -> None:
     assert differences(plain, {**plain, "guided_scale": True}) == ["guided_scale: False -> True"]
 
 
+def test_an_option_of_a_part_that_came_later_means_its_default(tmp_path: Path) -> None:
+    """Whatever the older config does not state: of a part, of the model at any depth, or a node."""
+    plain = tiny(tmp_path)
+    optim = {**plain["optim"], "weight_decay": 0.05, "betas": [0.9, 0.999]}
+    model = {**plain["model"], "anchors": {"size": 4.0}, "coder": {"clamp": "upper"}}
+    assert differences(plain, {**plain, "optim": optim, "model": model}) == []
+    assert differences(plain, {**plain, "ema": {"enabled": True, "decay": 0.998}}) == []
+    assert differences(plain, {**plain, "optim": {**optim, "weight_decay": 0.1}}) == [
+        "optim.weight_decay: 0.05 -> 0.1"
+    ]
+    other = {**plain, "model": {**model, "anchors": {"size": 2.0}}}
+    assert differences(plain, other) == ["model.anchors.size: 4.0 -> 2.0"]
+
+
+def test_parts_of_another_name_are_told_with_the_options_of_both(tmp_path: Path) -> None:
+    plain = tiny(tmp_path)
+    told = differences(plain, {**plain, "matcher": {"name": "ssd"}})
+    assert "matcher.name: 'retinanet' -> 'ssd'" in told
+    assert "matcher.background_iou: 0.4 -> None" in told
+
+
+def test_a_part_that_is_not_known_is_compared_as_it_stands(tmp_path: Path) -> None:
+    plain = {**tiny(tmp_path), "backbone": {"name": "of_a_plugin", "width": 3}}
+    assert differences(plain, plain) == []
+    changed = {**plain, "backbone": {"name": "of_a_plugin", "width": 4}}
+    assert differences(plain, changed) == ["backbone.width: 3 -> 4"]
+
+
 def test_another_version_is_told(tmp_path: Path) -> None:
     last = make_run(tmp_path / "run")
     old = {"detector_version": "0.0.1", "torch_version": str(torch.__version__)}
