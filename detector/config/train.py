@@ -135,6 +135,7 @@ class Config:
     process_timeout: float = 600.0
     steps: int | None = None
     epochs: float | None = None
+    patience: int | None = None
     batch_size: int = 8
     micro_batch: int | None = None
     prior: float | Literal["from_data"] = 0.01
@@ -162,7 +163,17 @@ class Config:
             f"epochs: {self.epochs} given, above 0 is needed",
         )
         require_at_least(0, self, "seed")
-        require_at_least(1, self, "steps", "batch_size", "micro_batch")
+        require_at_least(1, self, "steps", "batch_size", "micro_batch", "patience")
+        require(
+            self.patience is None or self.evaluation.every is not None,
+            f"patience: {self.patience} with evaluation.every=null given; a number of steps "
+            "between evaluations is needed, or patience=null",
+        )
+        require(
+            self.patience is None or not self.probe.enabled,
+            f"patience: {self.patience} with probe.enabled=true given; the probe's steps are "
+            "spread over a run of known length, so patience=null is needed",
+        )
         require_at_least(1, self, "max_bad_steps", "log_every", "save_every")
         require_at_least(1, self, "keep_checkpoints", "process_timeout")
         if self.prior != "from_data":

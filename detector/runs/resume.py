@@ -19,7 +19,7 @@ from detector.runs.checkpoint import FORMAT_VERSION, Damaged, load
 from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
 from detector.runtime.distributed import World
 
-MAY_DIFFER = ("steps", "epochs", "optim.lr", "schedule.", "clip", "ema.decay")
+MAY_DIFFER = ("steps", "epochs", "patience", "optim.lr", "schedule.", "clip", "ema.decay")
 """Keys, or beginnings of keys, that a run may go on with others of where its checkpoint is named:
 it trains longer or slower from there. All others make the saved weights something else.
 """

@@ -32,6 +32,8 @@ class State:
     best_metric: float = NONE_YET
     evaluated: int = 0
     """The step whose weights were scored last."""
+    stale: int = 0
+    """Evaluations since the best one."""
     images: str = ""
     """What the steps were made of: a chain over image ids and random keys, in their order."""
     skipped: int = 0
@@ -45,6 +47,7 @@ class State:
             "step": self.step,
             "best_metric": self.best_metric,
             "evaluated": self.evaluated,
+            "stale": self.stale,
             "images": self.images,
             "skipped": self.skipped,
             "replaced": self.replaced,
@@ -60,6 +63,7 @@ class State:
         self.step = state["step"]
         self.best_metric = state["best_metric"]
         self.evaluated = state["evaluated"]
+        self.stale = state.get("stale", 0)  # of older versions: without patience
         self.images = state.get("images", "")  # of older versions: unknown
         self.skipped = state.get("skipped", 0)
         self.replaced = state.get("replaced", 0)

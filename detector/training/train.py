@@ -70,7 +70,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         timeout=config.loader.timeout,
         pin_memory=world.device.type == "cuda",
     )
-    while state.step < setup.num_steps:
+    while not is_over(setup, state):
         rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
@@ -124,6 +124,8 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         if is_due:
             metrics = evaluate_and_keep_best(setup, state, folder, log, saver, stop)
             wrapped.train()
+    if state.step < setup.num_steps:
+        log.say(f"no better AP in {state.stale} evaluations: stopped at step {state.step}")
     if config.profile:
         log.say(clock.table())
     saver.require_saved()
@@ -197,6 +199,12 @@ def evaluation_is_due(setup: Setup, state: State) -> bool:
     return is_turn and state.step > state.evaluated
 
 
+def is_over(setup: Setup, state: State) -> bool:
+    """Whether nothing is left to train: all steps done, or patience lost over the evaluations."""
+    patience = setup.config.patience
+    return state.step == setup.num_steps or (patience is not None and state.stale >= patience)
+
+
 def evaluate_and_keep_best(
     setup: Setup,
     state: State,
@@ -207,15 +215,18 @@ def evaluate_and_keep_best(
 ) -> dict[str, Any]:
     """The metrics of the weights as they are, which are kept where none were better."""
     is_end = state.step == setup.num_steps
-    metrics = evaluate(setup, state, folder, folder if is_end else None, stop)
+    patience = setup.config.patience
+    may_be_last = is_end or (patience is not None and state.stale + 1 >= patience)
+    metrics = evaluate(setup, state, folder, folder if may_be_last else None, stop)
     state.evaluated = state.step
     log.evaluation(state.step, metrics)
     log.panels(setup, state)
     ap = metrics["AP"]  # None where the val split has no object: then the latest is best
+    state.stale += 1
     if ap is None or ap > state.best_metric:
-        state.best_metric = ap or 0.0
+        state.best_metric, state.stale = ap or 0.0, 0
         saver.best(state)
-    if is_end:
+    if is_end or is_over(setup, state):
         saver.last(state)  # with what the evaluation found
     log.restart_clock(state.step)
     return metrics

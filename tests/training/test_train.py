@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from detector.config import from_plain
 from detector.config.registry import LOSSES
 from detector.errors import ConfigError, DivergedError, Preempted
 from detector.runs.checkpoint import load
@@ -239,3 +240,42 @@ def test_a_run_with_factors_is_resumed_to_the_bit(tmp_path: Path, optim: dict[st
     parts = go(tiny(tmp_path / "parts", **changes, resume=str(third)))
     before, after = (load(f / "checkpoints" / "last.pt") for f in (whole, parts))
     assert_same({**before, "config": None}, {**after, "config": None})
+
+
+STILL: dict[str, Any] = {
+    "optim": {"name": "adamw", "lr": 1e-12},  # below what a float32 weight can take in
+    "ema": {"enabled": False},
+    "evaluation": {"every": 1},
+    "patience": 2,
+}
+
+
+def test_a_run_ends_when_patience_is_lost_and_is_complete(tmp_path: Path) -> None:
+    folder = go(tiny(tmp_path / "run", **STILL))
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    # The first evaluation is the best one so far, the second and third are no better.
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["step"], status["exit_code"]) == ("done", 3, 0)
+    assert (folder / "detections.json").is_file()
+    assert json.loads((folder / "metrics.json").read_text())["images"] == 3
+    last = load(folder / "checkpoints" / "last.pt")
+    assert (last["step"], last["stale"]) == (3, 2)
+
+
+def test_a_run_that_is_over_does_not_go_on(tmp_path: Path) -> None:
+    plain = tiny(tmp_path / "run", **STILL)
+    folder = go(plain)
+    go({**plain, "resume": "auto"})
+    assert load(folder / "checkpoints" / "last.pt")["step"] == 3
+    longer = tiny(tmp_path / "more", **{**STILL, "patience": 3})
+    go({**longer, "resume": str(folder / "checkpoints" / "last.pt")})
+    assert load(tmp_path / "more" / "checkpoints" / "last.pt")["step"] == 4
+
+
+def test_patience_needs_evaluations_on_the_way() -> None:
+    with pytest.raises(ConfigError, match=r"^patience: 2 with evaluation\.every=null"):
+        from_plain(tiny(Path("unused"), patience=2))
+    probe = {"enabled": True}
+    with pytest.raises(ConfigError, match=r"^patience: 2 with probe\.enabled=true"):
+        from_plain(tiny(Path("unused"), patience=2, evaluation={"every": 1}, probe=probe))
