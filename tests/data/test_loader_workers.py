@@ -8,6 +8,8 @@ import multiprocessing.process
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -15,8 +17,9 @@ import pytest
 from detector.data.loader import train_batches
 from detector.data.sampler import step_samples
 from detector.data.transforms import Albumentations, Sample
-from detector.data.workers import explained, in_words
+from detector.data.workers import Batches, explained, in_words
 from detector.errors import LoaderError
+from tests.commands import ROOT
 from tests.data.files import ArrayDataset, make_dataset
 
 SIZES, COUNTS = [(16, 16)] * 4, [1] * 4
@@ -143,3 +146,66 @@ def test_many_images_are_counted() -> None:
     line = in_words("DataLoader worker (pid 7) is killed by ...", range(1000, 1024), is_late=False)
     assert "loading image ids 1000, 1001," in line
     assert "1015 and 8 more; processes are often killed for memory" in line
+
+
+def workers_of(batches: Batches) -> list[multiprocessing.process.BaseProcess]:
+    return [one for one in multiprocessing.active_children() if batches.owns({one.pid or 0})]
+
+
+def test_a_worker_that_is_stopped_is_found_in_time_and_killed() -> None:
+    # Its message is there, the memory that it names is not: torch waits for that without an end.
+    dataset = make_dataset(SIZES, COUNTS)
+    options = {"seed": 1, "batch_size": 2, "micro_batch": 2, "stop_step": 99, "num_workers": 1}
+    batches = train_batches(dataset, Albumentations(), timeout=TIMEOUT, **options)  # type: ignore[arg-type]
+    next(batches)
+    time.sleep(0.5)  # its next batches are ready
+    (worker,) = workers_of(batches)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(LoaderError, match=r"timed out.*; loading image ids \d+, \d+; a slow disk"):
+        for _ in batches:
+            pass
+    assert time.monotonic() - began < TIMEOUT + 2
+    worker.join(5)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+LIMITED = """
+import resource, sys
+from detector.data.loader import train_batches
+from detector.data.transforms import Albumentations
+from tests.data.files import make_dataset
+dataset = make_dataset([(16, 16)] * 4, [1] * 4)
+options = {"seed": 1, "batch_size": 2, "micro_batch": 2, "stop_step": 99, "num_workers": 1}
+batches = train_batches(dataset, Albumentations(), timeout=100.0, **options)
+kind, value = getattr(resource, sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(kind, (value, value))
+for _ in batches:
+    pass
+"""
+"""A process that loads under a limit of the system."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [
+        ("RLIMIT_NOFILE", 30, "LoaderError: .*; too many open files"),
+        ("RLIMIT_NOFILE", 8, "LoaderError: loader processes cannot be started: too many open"),
+        # A file of one byte at most: what a full /dev/shm is, where none may be mounted.
+        ("RLIMIT_FSIZE", 1, "LoaderError: .*; /dev/shm has"),
+    ],
+)
+def test_a_batch_that_cannot_be_handed_over_is_not_waited_for(
+    limit: str, value: int, said: str
+) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, limit, str(value)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert time.monotonic() - began < 60  # 100 s is the timeout that it does not wait for
+    assert re.search(said, done.stderr.splitlines()[-1]), done.stderr
