@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save: what shells say of SIGINT."""
@@ -64,7 +65,19 @@ class Preempted(UserError):
     exit_code = 75
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """A clause such as " (did you mean 'gamma'?)", or nothing where no name is near."""
-    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+NEAR = 0.65
+"""Share of letters that two names have in common from which one is taken for a slip of the other:
+a letter too many or too few, or two in the wrong order, in a name of three. `lr` and `loader`, or
+`roboflow` and `yolo`, have half of them."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str], of: Mapping[str, str] | None = None) -> str:
+    """A clause such as " (did you mean 'gamma'?)", or nothing where no name is near.
+
+    Names with different numbers, resnet152 and resnet50, are not slips of each other. of: what to
+    call the allowed ones.
+    """
+    numbers = re.findall(r"\d+", name)
+    others = [x for x in allowed if not numbers or re.findall(r"\d+", x) in ([], numbers)]
+    near = difflib.get_close_matches(name, others, n=1, cutoff=NEAR)
+    return f" (did you mean {(of or {}).get(near[0], near[0])!r}?)" if near else ""

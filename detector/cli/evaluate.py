@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,7 @@ from detector.cli import hydra_app
 from detector.cli.options import checked, start
 from detector.config import Evaluator, Precision
 from detector.config.schema import require, require_at_least
+from detector.data.readers.base import Split
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class EvaluateConfig:
     annotations: str | None = None
     images: str | None = None
     output_dir: str | None = None
+    split: Split = "val"
+    data: Any = None
+    limit: int | None = None
     analysis: bool | None = None
     calibrated: bool = False
     draws: int = 500
@@ -35,6 +40,10 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "draws", "worst", "seed")
+        require_at_least(1, self, "limit")
+        is_named = isinstance(self.data, dict) and "name" in self.data
+        both = is_named and self.data_root is not None
+        require(not both, "data_root: given with other data, which have their own data.root")
         files = {"detections": self.detections, "annotations": self.annotations}
         given = [key for key, value in files.items() if value is not None]
         if self.checkpoint is not None:
@@ -46,7 +55,8 @@ class EvaluateConfig:
         )
         missing = [key for key in files if key not in given]
         require(not missing, f"{', '.join(missing)}: has to be given with {', '.join(given)}")
-        for key in ("data_root", "precision", "calibrated"):
+        require(self.split == "val", f"split: {self.split} given with detections, which have none")
+        for key in ("data", "data_root", "limit", "precision", "calibrated"):
             require(not getattr(self, key), f"{key}: given with detections, a checkpoint is needed")
 
 
@@ -65,7 +75,7 @@ def run(node: DictConfig) -> None:
         values["images"] = options.images
         evaluation = evaluate_detections(options.detections, options.annotations, **values)
     else:
-        for key in ("data_root", "calibrated", "device", "precision"):
+        for key in ("split", "data", "data_root", "limit", "calibrated", "device", "precision"):
             values[key] = getattr(options, key)
         evaluation = evaluate(options.checkpoint, **values)
     evaluation.report()

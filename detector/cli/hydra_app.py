@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
 
 import hydra
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +32,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.cli import yaml_files
+from detector.cli import typed, yaml_files
 from detector.cli.main import interrupted
 from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
@@ -79,6 +81,8 @@ def _main(config_name: str, run: Run, argv: list[str]) -> None:
     if args.multirun:
         _run_each(config_name, run, args)
         return
+    for line in typed.given_twice(args.overrides):
+        print(line, file=sys.stderr)
     config = compose(config_name, args)
     if not wants_hydra(args):
         run(config)
@@ -207,9 +211,11 @@ def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
     Raises ConfigError where the config would set how Hydra works, or names code to run that the
     command line does not name. A config from elsewhere (--config-dir, --config-path) is data.
     """
+    args.overrides = typed.understood(config_name, args.overrides)
     parsed = OverridesParser.create().parse_overrides(args.overrides)
     check_choices(parsed)
     refuse_hydra(parsed)
+    refuse_other_groups(config_name, parsed)
     overrides = [*args.overrides, *search_path(args)]
     with hydra.initialize_config_dir(str(CONFIGS), version_base=VERSION_BASE):
         own = hydra.compose(overrides=[], return_hydra_config=True)
@@ -265,6 +271,27 @@ def check_choices(overrides: list[Override]) -> None:
             names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
             raise ConfigError(
                 f"{override.input_line}: a name is needed; allowed: {', '.join(names)}"
+            )
+
+
+def refuse_other_groups(config_name: str, overrides: list[Override]) -> None:
+    """Raises ConfigError for a group that the command does not compose: Hydra speaks of lists."""
+    file = CONFIGS / f"{config_name}.yaml"
+    if typed.takes_a_run(config_name) or not file.exists():
+        return
+    content = yaml.safe_load(file.read_text())
+    known = [str(key) for key in content if key != "defaults"]
+    defaults = [entry for entry in content.get("defaults", []) if entry != "_self_"]
+    chosen = [str(key) for entry in defaults for key in entry]
+    for override in overrides:
+        key = str(override.key_or_group)
+        is_group = key.partition(".")[0] in groups() and not str(override.input_line).startswith(
+            "+"
+        )
+        if is_group and key.partition(".")[0] not in [*known, *chosen]:
+            allowed = [*known, *chosen]
+            raise ConfigError(
+                f"{key}: unknown key{typed.hint(key, allowed)}; allowed: {', '.join(allowed)}"
             )
 
 
@@ -350,8 +377,16 @@ def explain(error: Exception) -> str:
         and error.options is not None
     ):
         group, _, name = error.missing_cfg_file.rpartition("/")
-        hint = did_you_mean(name, error.options)
+        said = typed.CHOSEN.get((group, name))
+        hint = f" ({said})" if said else did_you_mean(name, error.options)
         return f"{group}={name}: unknown{hint}; allowed: {', '.join(error.options)}"
+    ambiguous = re.match(r"Ambiguous value for argument '([^=']+)=(.+?)'\s", str(error))
+    if ambiguous:
+        key, values = ambiguous.groups()
+        return (
+            f'{key}={values}: a list is written "{key}=[{values}]", in quotes of the shell; a run '
+            "for each of several values takes --multirun"
+        )
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: not understood, keys are written KEY=VALUE; see --help (a value "
@@ -373,11 +408,18 @@ def explain_unknown_key(error: OmegaConfBaseException, parent: DictConfig) -> st
         return None
     path = error.full_key or key
     allowed = [str(k) for k in parent if k != "hydra"]
-    if "." not in path:
+    known = keys_of(parent._get_root())
+    if "." not in path and "loss" in allowed:  # the groups of a run, experiment among them
         allowed += [name for name in groups() if name not in allowed]
-    return (
-        f"{path}: unknown key{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
-    )
+    near = did_you_mean(key, allowed) if "." in path else ""
+    near = near or typed.hint(path, [*known, *allowed])
+    return f"{path}: unknown key{near}; allowed: {', '.join(allowed) or 'none'}"
+
+
+def keys_of(node: Any) -> list[str]:
+    """Every key of a config, nested ones with dots; those of Hydra's own are left out."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    return [path for path, _, _ in walk(plain) if "[" not in path and path[:5] != "hydra"]
 
 
 def groups() -> Iterable[str]:

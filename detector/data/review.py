@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector.data.account import Account
-from detector.data.annotations import Annotations
-from detector.data.handling import Handling
 from detector.data.readers.base import Dataset
-from detector.errors import DataError
 
 MOST_CLASSES = 30
 """Rows of the table in the log; the file has all."""
@@ -26,69 +22,6 @@ MOST_NAMED = 3
 
 BEGINNING = 1 << 16
 """Bytes by which two files of one size are told apart: the beginning of their pixels is in them."""
-
-OTHER_IDS = "categories have other ids than in train, or are not listed: mapped by name"
-NO_OBJECT = "categories are none of train's and have no object: left out"
-
-
-def with_classes(
-    dataset: Dataset, classes: Sequence[str], category_ids: Sequence[int], whose: str
-) -> Dataset:
-    """The data set with the classes of another, mapped by name.
-
-    whose: the other, as messages name it. Converters list only the categories that occur, so that
-    one split lacks some, or numbers them otherwise. The data set itself where nothing differs.
-    Raises DataError for classes with objects that the other has not.
-    """
-    own = dataset.annotations
-    if (own.classes, own.category_ids) == (tuple(classes), tuple(category_ids)):
-        return dataset
-    counts = np.bincount(own.labels, minlength=len(own.classes))
-    strange = [name for name in own.classes if name not in classes]
-    used = [name for name in strange if counts[own.classes.index(name)]]
-    if used:
-        missing = [name for name in classes if name not in own.classes]
-        words = f", which has {', '.join(map(repr, missing))} beside" if missing else ""
-        raise DataError(
-            f"{dataset.name}: has objects of {', '.join(map(repr, used))}, no class of "
-            f"{whose}{words}; classes of the same names are needed"
-        )
-    position = {name: k for k, name in enumerate(classes)}
-    new = np.array([position.get(name, 0) for name in own.classes], np.int64)
-    account = own.account
-    if strange:
-        account.rules[NO_OBJECT] += len(strange)
-    if set(zip(own.classes, own.category_ids, strict=True)) - set(
-        zip(classes, category_ids, strict=True)
-    ) or len(own.classes) - len(strange) < len(classes):
-        account.rules[OTHER_IDS] += len(own.classes) - len(strange)
-    return Renamed(
-        dataset,
-        replace(
-            own,
-            labels=new[own.labels],
-            classes=tuple(classes),
-            category_ids=tuple(category_ids),
-        ),
-    )
-
-
-class Renamed(Dataset):
-    """A data set under other classes."""
-
-    def __init__(self, of: Dataset, annotations: Annotations) -> None:
-        super().__init__(of.name, annotations)
-        self.of = of
-
-    def image(self, index: int) -> Any:
-        return self.of.image(index)
-
-    @property
-    def handling(self) -> Handling:
-        return self.of.handling
-
-    def files(self) -> list[Path]:
-        return self.of.files()
 
 
 @dataclass(frozen=True)

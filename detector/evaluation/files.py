@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.errors import DataError
-from detector.evaluation import coco
+from detector.evaluation import coco, predictions
 from detector.evaluation.canonical import (
     Canonical,
     canonical,
@@ -62,11 +62,15 @@ def read_with_notes(path: Path) -> tuple[Truth, Canonical]:
 
 
 def read_detections(path: Path, truth: Truth, images: Canonical | None = None) -> list[Row]:
-    """COCO results on this ground truth. Raises DataError naming the file, the entry and its id.
+    """COCO results on this ground truth, or the predictions.json of `detector predict`. Raises
+    DataError naming the file, the entry and its id.
 
     images: what was done to the ground truth, whose image ids may be text.
     """
-    content, _ = canonical_detections(load(path, "detections"), images or Canonical())
+    content = load(path, "detections")
+    if predictions.is_predictions(content):
+        content = predictions.to_results(path, content, truth)
+    content, _ = canonical_detections(content, images or Canonical())
     rows = _rows(path, "detections", content)
     try:
         coco.check_detections(truth, rows)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.config import Config, EvaluationConfig, Evaluator
 from detector.config import Precision as PrecisionName
-from detector.config.registry import DATASETS
 from detector.config.schema import require
 from detector.data.images import read_pixels, require_folder
-from detector.data.readers.base import Dataset
-from detector.data.review import with_classes
+from detector.data.readers.base import Dataset, Split
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
 from detector.inference.graph import load_graph
 from detector.inference.load import is_graph
 from detector.inference.predictor import config_of, restore
 from detector.inference.score import measure, score, write_metrics, write_pictures
+from detector.inference.splits import read_split, with_data
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
 
 if TYPE_CHECKING:
     from detector.inference.pictures import Pixels
+
+
+CUT_FROM = 0.01
+"""A lowest score from which detections were probably cut off by a threshold: a curve then ends."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ def evaluate(
     path: str | Path,
     *,
     output_dir: str | Path | None = None,
+    split: Split = "val",
+    data: Mapping[str, Any] | None = None,
     data_root: str | None = None,
+    limit: int | None = None,
     analysis: bool | None = None,
     calibrated: bool = False,
     draws: int = 500,
@@ -83,11 +89,15 @@ def evaluate(
     device: str = "auto",
     precision: PrecisionName | None = None,
 ) -> Evaluation:
-    """Scores a checkpoint, or an exported graph, on the val split of its own data; nothing but the
-    file is needed.
+    """Scores a checkpoint, or an exported graph, on a split of its own data or on any others;
+    nothing but the file and that split is needed.
 
     Writes metrics.json, detections.json and the pictures of an analysis into `output_dir`
-    (default: `evaluation` beside the checkpoint). data_root: where the data lie now. analysis:
+    (default: beside the checkpoint, in `evaluation`, or `evaluation_test` and the like). split:
+    "val", which chose best.pt, so that its score is a little too good; "test", which chose nothing;
+    "train". data: other data, {"name": "coco", "root": DIR}, with classes of the same names in any
+    order; without a `name`, other options of its own. data_root: where its own data lie now. limit:
+    the first images by id only; None: all of them, whatever the training did. analysis:
     calibration, errors and operating points too, with `pictures` and `worst` images of each kind;
     None: as the config says. calibrated: scores are mapped by the stored calibrator first. draws,
     seed: of the intervals. evaluator, precision: None takes those of the config.
@@ -98,11 +108,12 @@ def evaluate(
     graph = load_graph(path) if is_graph(path) else None
     saved = checkpoint.load(path) if graph is None else {}
     trained = config_of(saved, str(path)) if graph is None else graph.config
-    config = at_root(trained, data_root)
+    config = at_root(with_data(trained, data), data_root)
     evaluation = with_analysis(config.evaluation, analysis, evaluator, draws, pictures, worst)
+    evaluation = replace(evaluation, limit=limit)
     config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     require_pictures(config.evaluation)
-    folder = RunFolder(Path(output_dir or Path(path).parent / "evaluation"))
+    folder = RunFolder(Path(output_dir or Path(path).parent / folder_name(split, data)))
     folder.require_writable()
     world = distributed.start(device)
     try:
@@ -112,7 +123,10 @@ def evaluate(
             require(precision is None, f"precision: {precision} given, a graph has its own")
             predictor = graph
             predictor.config = config
-        dataset = val_set(predictor.classes, predictor.category_ids, config, str(path))
+        known = predictor.classes, predictor.category_ids
+        dataset = read_split(*known, config.data, split, str(path))
+        if world.is_main:
+            print(f"{split} split: {dataset.name}")
         calibrator = predictor.require_calibration().calibrator if calibrated else None
         metrics = score(predictor, dataset, world, folder=folder, calibrator=calibrator, seed=seed)
         return Evaluation(metrics, folder, world.is_main)
@@ -150,6 +164,9 @@ def evaluate_detections(
     rows = files.read_detections(source, truth, done)
     for line in done.lines():
         print(f"{annotations}: {line}")
+    lowest = min((row["score"] for row in rows), default=0.0)
+    if lowest >= CUT_FROM:
+        print(f"{source}: no score is below {lowest:.2g}, and AP is that of these alone")
     if config.analysis:
         files.check_scores(source, rows)
     rows = coco.sort_results(rows)
@@ -213,5 +230,12 @@ def val_set(
     classes: Sequence[str], category_ids: Sequence[int], config: Config, path: str
 ) -> Dataset:
     """The val split. Raises DataError where its classes are not those of the model at `path`."""
-    dataset = DATASETS.build(config.data).read("val")
-    return with_classes(dataset, classes, category_ids, f"{path}")
+    return read_split(classes, category_ids, config.data, "val", path)
+
+
+def folder_name(split: Split, data: Mapping[str, Any] | None) -> str:
+    """Where an evaluation lies beside its checkpoint, so that that of another split or of other
+    data does not take the place of the first."""
+    other = str(data["name"]) if data and "name" in data else ""
+    words = ["evaluation", other, "" if split == "val" else split]
+    return "_".join(word for word in words if word)

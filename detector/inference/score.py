@@ -14,6 +14,7 @@ from detector.config import EvaluationConfig
 from detector.data.annotations import Annotations
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
+from detector.data.renamed import Renamed
 from detector.data.workers import Batches, explained
 from detector.evaluation import coco
 from detector.runs.checkpoint import write_atomically
@@ -150,7 +151,8 @@ def score(
         metrics["seconds"] = time.perf_counter() - began
         if folder is not None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder.detections, json.dumps(found).encode())
+            own = dataset.in_own_ids(found) if isinstance(dataset, Renamed) else found
+            write_atomically(folder.detections, json.dumps(own).encode())
             write_metrics(folder.metrics, metrics)
         return metrics
 

@@ -175,4 +175,7 @@ def learned(plain: dict[str, Any]) -> dict[str, Any]:
     if "model" in learned:  # what is made of the outputs afterwards changes nothing either
         model = learned["model"]
         learned["model"] = {key: value for key, value in model.items() if key != "postprocess"}
+    if "data" in learned:  # no training reads a test split
+        data = learned["data"]
+        learned["data"] = {k: v for k, v in data.items() if "test" not in k.split("_")}
     return learned

@@ -17,7 +17,7 @@ from detector.criterion import build_criterion, check_criterion
 from detector.data.headers import without_damaged
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import SPLITS, Dataset
-from detector.data.review import with_classes
+from detector.data.renamed import with_classes
 from detector.data.stamps import stamp_of
 from detector.data.transforms import Augmentation
 from detector.errors import ConfigError, DataError

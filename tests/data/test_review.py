@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from detector.data.readers.base import Dataset
-from detector.data.review import images_in_both, review, with_classes
+from detector.data.renamed import with_classes
+from detector.data.review import images_in_both, review
 from detector.data.suspicious import alike, areas_disagree, as_corners, as_shares
 from detector.errors import DataError
 from tests.data.files import content, write_coco_set, write_image, write_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from detector.data.annotations import Annotations
 from detector.data.handling import Handling
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val")
+"""Those of a training. A test split is read by an evaluation alone, and chooses nothing."""
 
 
 class Dataset(ABC):
@@ -48,6 +50,14 @@ class Dataset(ABC):
 class Reader(ABC):
     """Finds the data of a split. Its options are the keyword-only arguments of its constructor."""
 
+    known_classes: tuple[str, ...] | None = None
+    """Those of the model for which a split is read, where there is one."""
+
     @abstractmethod
     def read(self, split: Split) -> Dataset:
         """The data of a split. Raises DataError naming file, key or ids; no image is decoded."""
+
+    def expect(self, classes: Sequence[str]) -> None:
+        """Told before a split is read for a trained model, which has these classes: a reader that
+        would look for its classes in other splits has no need to."""
+        self.known_classes = tuple(classes)

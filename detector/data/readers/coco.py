@@ -37,6 +37,7 @@ class CocoReader(FolderReader):
     """root: the folder to which the others are relative.
 
     train_annotations, val_annotations: JSON files. train_images, val_images: folders of the images.
+    test_annotations, test_images: the same for a test split, where there is one.
     boxes: what the four numbers of `bbox` are: "sides", COCO's left, top, width and height, or
     "corners", left, top, right and bottom. limit_train, limit_val: only so many images, the first
     by id. The other keys are those of `Handling`.
@@ -50,6 +51,8 @@ class CocoReader(FolderReader):
         train_images: str = "train2017",
         val_annotations: str = "annotations/instances_val2017.json",
         val_images: str = "val2017",
+        test_annotations: str | None = None,
+        test_images: str | None = None,
         boxes: Boxes = "sides",
         limit_train: int | None = None,
         limit_val: int | None = None,
@@ -59,22 +62,34 @@ class CocoReader(FolderReader):
         for key, limit in (("limit_train", limit_train), ("limit_val", limit_val)):
             require(limit is None or limit > 0, f"{key}: {limit} given, above 0 or null is allowed")
         self.root = Path(root).expanduser()
-        self.annotations = {"train": train_annotations, "val": val_annotations}
-        self.images = {"train": train_images, "val": val_images}
-        self.limits = {"train": limit_train, "val": limit_val}
+        self.annotations = {
+            "train": train_annotations,
+            "val": val_annotations,
+            "test": test_annotations,
+        }
+        self.images = {"train": train_images, "val": val_images, "test": test_images}
+        self.limits = {"train": limit_train, "val": limit_val, "test": None}
         self.boxes: Boxes = boxes
 
     def read_source(self, split: Split) -> FolderDataset:
         require_folder(self.root, "data.root")
-        file = self.root / self.annotations[split]
+        file = self.root / required(f"{split}_annotations", self.annotations[split])
         if not file.is_file():
             raise DataError(f"data.{split}_annotations={file}: there is no such file")
-        folder = require_folder(self.root / self.images[split], f"data.{split}_images")
-        other = self.root / self.annotations["val" if split == "train" else "train"]
+        images = required(f"{split}_images", self.images[split])
+        folder = require_folder(self.root / images, f"data.{split}_images")
+        other = self.root / str(self.annotations["val" if split == "train" else "train"])
         annotations = read_coco(
             file, self.handling, folder, other, boxes=self.boxes, limit=self.limits[split]
         )
         return FolderDataset(str(file), annotations, folder, self.handling)
+
+
+def required(key: str, value: str | None) -> str:
+    """The name of a file or folder. Raises ConfigError where the config names none."""
+    require(value is not None, f"data.{key}: has to be given to read that split")
+    assert value is not None
+    return value
 
 
 def read_coco(

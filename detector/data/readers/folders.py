@@ -39,7 +39,7 @@ class FolderReader(Reader):
             require(groups > 0, f"val_group: {handling.val_group!r} has no group in brackets")
 
     def read(self, split: Split) -> Dataset:
-        if self.handling.val_share is None:
+        if self.handling.val_share is None or split == "test":
             return self.read_source(split)
         whole, is_val = self.whole, self.is_val
         chosen = np.flatnonzero(is_val if split == "val" else ~is_val)

@@ -67,7 +67,7 @@ class Options:
 
 @DATASETS.register("generated")
 class GeneratedReader(Reader):
-    """num_train, num_val: images. image_size: their side in pixels. num_classes: 1 to 18.
+    """num_train, num_val, num_test: images. image_size: their side in pixels. num_classes: 1 to 18.
 
     min_objects, max_objects: of an image, evenly. min_size, max_size: side in pixels, its logarithm
     evenly. distractors: mean number for each object. label_noise: share of the train objects that
@@ -80,6 +80,7 @@ class GeneratedReader(Reader):
         seed: int = 0,
         num_train: int = 2000,
         num_val: int = 200,
+        num_test: int = 200,
         image_size: int = 256,
         num_classes: int = 4,
         min_objects: int = 1,
@@ -91,7 +92,8 @@ class GeneratedReader(Reader):
         missing_labels: float = 0.0,
     ) -> None:
         _require_at_least(0, seed=seed, min_objects=min_objects, distractors=distractors)
-        _require_at_least(1, num_train=num_train, num_val=num_val, num_classes=num_classes)
+        _require_at_least(1, num_train=num_train, num_val=num_val, num_test=num_test)
+        _require_at_least(1, num_classes=num_classes)
         _require_at_least(8, min_size=min_size)
         _require_at_least(min_objects, max_objects=max_objects)
         _require_at_least(min_size, max_size=max_size)
@@ -102,7 +104,7 @@ class GeneratedReader(Reader):
         )
         for key, share in (("label_noise", label_noise), ("missing_labels", missing_labels)):
             require(0 <= share <= 1, f"{key}: {share} given, 0 to 1 is allowed")
-        self.num_images = {"train": num_train, "val": num_val}
+        self.num_images = {"train": num_train, "val": num_val, "test": num_test}
         self.label_noise, self.missing_labels = label_noise, missing_labels
         self.options = Options(
             seed, image_size, num_classes, min_objects, max_objects, min_size, max_size, distractors
@@ -130,7 +132,7 @@ class GeneratedReader(Reader):
     def _objects(self, split: Split, index: int) -> list[tuple[int, tuple[int, int, int, int]]]:
         """(label, box) of an image's objects as they are annotated."""
         objects = [s for s in plan(self.options, split, index) if s.label >= 0]
-        if split == "val" or self.label_noise == self.missing_labels == 0:
+        if split != "train" or self.label_noise == self.missing_labels == 0:
             return [(s.label, s.box) for s in objects]
         k = self.options.num_classes
         flips = stream(self.options.seed, split, index, LABELS).random((len(objects), 2))
@@ -165,7 +167,7 @@ class GeneratedDataset(Dataset):
 
 def stream(seed: int, split: Split, index: int, purpose: int) -> np.random.Generator:
     """The random numbers of one image for one purpose."""
-    key = np.random.SeedSequence([seed, SPLITS.index(split), index, purpose])
+    key = np.random.SeedSequence([seed, (*SPLITS, "test").index(split), index, purpose])
     return np.random.Generator(np.random.PCG64(key))
 
 

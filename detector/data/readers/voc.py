@@ -50,12 +50,12 @@ class Page:
 class VocReader(FolderReader):
     """root: holds Annotations, JPEGImages and ImageSets/Main.
 
-    train_split, val_split: names of lists in ImageSets/Main, without ".txt". In the lists of one
-    class, images marked with -1 are left out. With val_share and without lists, all files in
-    Annotations are taken. classes: their names in order; null: all that occur in either split,
-    sorted. ignore_difficult: objects marked difficult are neutral, as crowds are; otherwise they
-    are objects like any other. (VOC's own score leaves them out; COCO's, which we use, knows only
-    crowds.) The other keys are those of `Handling`.
+    train_split, val_split, test_split: names of lists in ImageSets/Main, without ".txt". In the
+    lists of one class, images marked with -1 are left out. With val_share and without lists, all
+    files in Annotations are taken. classes: their names in order; null: all that occur in train or
+    val, sorted. ignore_difficult: objects marked difficult are neutral, as crowds are; otherwise
+    they are objects like any other. (VOC's own score leaves them out; COCO's, which we use, knows
+    only crowds.) The other keys are those of `Handling`.
 
     Image ids are 1, 2, ... in the order of the list, annotation ids 1, 2, ... in that of the files.
     A box covers its corner pixels, counted from 1: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax,
@@ -68,6 +68,7 @@ class VocReader(FolderReader):
         root: str,
         train_split: str = "train",
         val_split: str = "val",
+        test_split: str = "test",
         classes: tuple[str, ...] | None = None,
         ignore_difficult: bool = False,
         **handling: Unpack[HandlingOptions],
@@ -78,7 +79,8 @@ class VocReader(FolderReader):
             f"classes: {list(classes or [])} given, different names or null are needed",
         )
         self.root = Path(root).expanduser()
-        self.lists = {"train": train_split, "val": val_split}
+        self.lists = {"train": train_split, "val": val_split, "test": test_split}
+        self._pages: dict[str, dict[str, Page | tuple[Kind, str]]] = {}
         self.given_classes = classes
         self.ignore_difficult = ignore_difficult
 
@@ -105,36 +107,33 @@ class VocReader(FolderReader):
         """Those that are read: where val is drawn, it has no list."""
         return ("train",) if self.handling.val_share is not None else SPLITS
 
-    @cached_property
-    def pages(self) -> dict[str, dict[str, Page | tuple[Kind, str]]]:
-        """Split -> name in the list -> what its XML file states, or why it cannot be read.
-
-        Of both splits: the classes are those of the two together.
-        """
+    def pages(self, split: Split) -> dict[str, Page | tuple[Kind, str]]:
+        """Name in the list -> what its XML file states, or why it cannot be read; read once."""
+        if split in self._pages:
+            return self._pages[split]
         require_folder(self.root, "data.root")
         folder = require_folder(self.root / "Annotations", "data.root: Annotations")
-        pages: dict[str, dict[str, Page | tuple[Kind, str]]] = {}
-        for split in self.splits:
-            names, source = self.names(split)[0], str(self.source(split))
-            gone = set(missing_files(folder, [f"{name}.xml" for name in names], source))
-            pages[split] = {}
-            for name in names:
-                file = folder / f"{name}.xml"
-                if file.name in gone or f"{name}.xml" in gone:
-                    words = f"{source}: image {name}: there is no file {file}"
-                    pages[split][name] = NO_XML, words
-                    continue
-                try:
-                    pages[split][name] = read_page(file, name)
-                except DataError as error:
-                    pages[split][name] = BAD_XML, str(error)
+        names, source = self.names(split)[0], str(self.source(split))
+        gone = set(missing_files(folder, [f"{name}.xml" for name in names], source))
+        pages: dict[str, Page | tuple[Kind, str]] = {}
+        for name in names:
+            file = folder / f"{name}.xml"
+            if f"{name}.xml" in gone:
+                pages[name] = NO_XML, f"{source}: image {name}: there is no file {file}"
+                continue
+            try:
+                pages[name] = read_page(file, name)
+            except DataError as error:
+                pages[name] = BAD_XML, str(error)
+        self._pages[split] = pages
         return pages
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        pages = [page for split in self.splits for page in self.pages[split].values()]
-        if self.given_classes is not None:
-            return self.given_classes
+        known = self.given_classes or self.known_classes
+        if known is not None:
+            return known
+        pages = [page for split in self.splits for page in self.pages(split).values()]
         read = [page for page in pages if isinstance(page, Page)]
         classes = tuple(sorted({name for page in read for name, _, _ in page.objects}))
         if not classes:
@@ -146,7 +145,7 @@ class VocReader(FolderReader):
     def source(self, split: Split) -> Path:
         """What states the images of a split: its list, or the folder where val is drawn."""
         file = self.root / "ImageSets" / "Main" / f"{self.lists[split]}.txt"
-        if self.handling.val_share is not None and not file.is_file():
+        if self.handling.val_share is not None and split != "test" and not file.is_file():
             return self.root / "Annotations"
         return file
 
@@ -171,7 +170,7 @@ class VocReader(FolderReader):
         """Adds the images of a split and their objects; indices of images without a size."""
         unsized: list[int] = []
         annotations = self.root / "Annotations"
-        for position, (name, page) in enumerate(self.pages[split].items(), 1):
+        for position, (name, page) in enumerate(self.pages(split).items(), 1):
             account.given["image"] += 1
             if not isinstance(page, Page):
                 kind, line = page

@@ -63,14 +63,14 @@ class YoloReader(FolderReader):
     """root: the folder to which the others are relative.
 
     file: a yaml file with `names` (a list, or numbers and names) and, unless they are given here,
-    the images of `train` and `val`: a folder, a list of folders, or a text file with a name on each
-    line; its `path` is of somebody's machine and is not read. classes: names in the order of their
-    numbers; null: those of the file, or of classes.txt, a name on each line, where there is no
-    yaml. train_images, val_images: folders, searched with their subfolders. train_labels,
-    val_labels: folders of the text files; null: that of the images with the last `images` in it
-    replaced by `labels`, or itself. polygons: what a line with a polygon does: "error" names it,
-    "box" takes the box around it. scores: what a sixth number does: "error" names it, "ignore"
-    reads past it. The other keys are those of `Handling`.
+    the images of `train`, `val` and `test`: a folder, a list of folders, or a text file with a name
+    on each line; its `path` is of somebody's machine and is not read. classes: names in the order
+    of their numbers; null: those of the file, or of classes.txt, a name on each line, where there
+    is no yaml. train_images, val_images, test_images: folders, searched with their subfolders.
+    train_labels, val_labels, test_labels: folders of the text files; null: that of the images with
+    the last `images` in it replaced by `labels`, or itself. polygons: what a line with a polygon
+    does: "error" names it, "box" takes the box around it. scores: what a sixth number does: "error"
+    names it, "ignore" reads past it. The other keys are those of `Handling`.
 
     An image without a file of labels has no objects. Image ids are 1, 2, ... in the order of the
     names, annotation ids 1, 2, ... in that of the lines, category ids the numbers in the files.
@@ -86,6 +86,8 @@ class YoloReader(FolderReader):
         train_labels: str | None = None,
         val_images: str | None = None,
         val_labels: str | None = None,
+        test_images: str | None = None,
+        test_labels: str | None = None,
         polygons: Polygons = "error",
         scores: Scores = "error",
         **handling: Unpack[HandlingOptions],
@@ -98,8 +100,8 @@ class YoloReader(FolderReader):
         self.root = Path(root).expanduser()
         self.file = self.root / file
         self.given_classes = classes
-        self.images = {"train": train_images, "val": val_images}
-        self.labels = {"train": train_labels, "val": val_labels}
+        self.images = {"train": train_images, "val": val_images, "test": test_images}
+        self.labels = {"train": train_labels, "val": val_labels, "test": test_labels}
         self.polygons: Polygons = polygons
         self.scores: Scores = scores
 
