@@ -78,6 +78,7 @@ def did_you_mean(name: str, allowed: Iterable[str], of: Mapping[str, str] | None
     call the allowed ones.
     """
     numbers = re.findall(r"\d+", name)
-    others = [x for x in allowed if not numbers or re.findall(r"\d+", x) in ([], numbers)]
+    bare = re.sub(r"\d+", "", name)
+    others = [x for x in allowed if not numbers or re.findall(r"\d+", x) == numbers or x == bare]
     near = difflib.get_close_matches(name, others, n=1, cutoff=NEAR)
     return f" (did you mean {(of or {}).get(near[0], near[0])!r}?)" if near else ""

@@ -36,10 +36,12 @@ class EvaluateConfig:
     device: str = "auto"
     precision: Precision | None = None
     evaluator: Evaluator | None = None
+    max_detections: int | None = None
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_at_least(0, self, "draws", "worst", "seed")
+        require_at_least(1, self, "max_detections")
         require_at_least(1, self, "limit")
         is_named = isinstance(self.data, dict) and "name" in self.data
         both = is_named and self.data_root is not None
@@ -67,7 +69,16 @@ def run(node: DictConfig) -> None:
 
     from detector.inference.evaluate import evaluate, evaluate_detections  # torch takes seconds
 
-    shared = ("output_dir", "analysis", "draws", "pictures", "worst", "seed", "evaluator")
+    shared = (
+        "output_dir",
+        "analysis",
+        "draws",
+        "pictures",
+        "worst",
+        "seed",
+        "evaluator",
+        "max_detections",
+    )
     values = {key: getattr(options, key) for key in shared}
     if options.checkpoint is None:
         assert options.detections is not None

@@ -67,6 +67,7 @@ class EvaluationConfig:
 
     images_per_group: images of one evaluation batch. evaluator: pycocotools is the reference;
     faster_coco_eval needs the extra `fast-eval`. limit: only the first images by id.
+    max_detections: of an image that count; above 100, as many are detected in the evaluation.
     analysis: calibration, errors and operating points too. draws: of their intervals, at the end of
     a run. pictures, worst: of the analysis, the latter in images of each kind.
     """
@@ -75,13 +76,14 @@ class EvaluationConfig:
     images_per_group: int = 8
     evaluator: Evaluator = "pycocotools"
     limit: int | None = None
+    max_detections: int = 100
     analysis: bool = False
     draws: int = 500
     pictures: bool = True
     worst: int = 10
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "every", "images_per_group", "limit")
+        require_at_least(1, self, "every", "images_per_group", "limit", "max_detections")
         require_at_least(0, self, "draws", "worst")
 
 

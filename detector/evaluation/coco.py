@@ -10,6 +10,7 @@ the caller (`sort_results`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ class Metric(NamedTuple):
     area: str
     max_detections: int
 
+
+MAX_DETECTIONS = 100
+"""Of an image and class, in COCO's own score."""
 
 METRICS = (
     Metric("AP", "0.50:0.95", "all", 100),
@@ -119,8 +123,12 @@ def evaluate(
     detections: list[Row],
     *,
     evaluator: str = "pycocotools",
+    max_detections: int = 100,
 ) -> dict[str, Any]:
     """COCO's twelve numbers in [0, 1] with `per_class` ({name: AP}), `evaluator` and `images`.
+
+    max_detections: of an image and class that count, the best by score; stated in the result where
+    it is not COCO's 100. `AR100` is at that limit then.
 
     A number is None where there is nothing to find (no object of that size, or of that class, that
     is no crowd): pycocotools' -1. Such classes do not count in the means. No detections are 0.
@@ -136,10 +144,13 @@ def evaluate(
     scoring = backend.run(
         {**ground_truth, "annotations": _renumbered(ground_truth["annotations"])},
         {**ground_truth, "annotations": _renumbered(detections)},
+        max_detections,
     )
     numbers = {metric.name: _known(scoring.stats[i]) for i, metric in enumerate(METRICS)}
+    limit = {} if max_detections == 100 else {"max_detections": max_detections}
     return {
         **numbers,
+        **limit,
         "per_class": _per_class(scoring, ground_truth["categories"]),
         "evaluator": {"name": evaluator, "version": backend.version},
         "images": len(ground_truth["images"]),
@@ -149,11 +160,46 @@ def evaluate(
 def table(metrics: Mapping[str, Any]) -> str:
     """The twelve numbers and the AP of every class as aligned text; "-" where there is none."""
     head = ("", "IoU", "area", "detections", "value")
+    limit = metrics.get("max_detections", 100)
     lines = [
-        (m.name, m.iou, m.area, str(m.max_detections), _digits(metrics[m.name])) for m in METRICS
+        (
+            m.name if m.name != "AR100" else f"AR{limit}",
+            m.iou,
+            m.area,
+            str(m.max_detections if m.max_detections < 100 else limit),
+            _digits(metrics[m.name]),
+        )
+        for m in METRICS
     ]
     classes = [(name, _digits(ap)) for name, ap in metrics["per_class"].items()]
     return "\n\n".join([_aligned([head, *lines]), _aligned([("class", "AP"), *classes])])
+
+
+def beyond_the_limit(
+    ground_truth: Mapping[str, list[Row]], max_detections: int, evaluator: str = "pycocotools"
+) -> str | None:
+    """A warning where images have more objects of a class than detections count: then not even
+    perfect detections reach an AP of 1. None where there is none."""
+    objects = Counter(
+        (row["image_id"], row["category_id"])
+        for row in ground_truth["annotations"]
+        if not row.get("iscrowd")
+    )
+    images = {image for (image, _), number in objects.items() if number > max_detections}
+    if not images:
+        return None
+    most = max(objects.values())
+    perfect = [
+        {key: row[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0}
+        for row in ground_truth["annotations"]
+        if not row.get("iscrowd")
+    ]
+    best = evaluate(ground_truth, perfect, evaluator=evaluator, max_detections=max_detections)
+    return (
+        f"{len(images)} images have more than {max_detections} objects of a class: AP can reach "
+        f"{best['AP']:.2f} only; evaluation.max_detections={most} counts them all (max_detections="
+        f"{most} for tools/evaluate.py)"
+    )
 
 
 def check_ground_truth(ground_truth: Mapping[str, list[Row]]) -> None:

@@ -11,6 +11,9 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detector.errors import ConfigError
 
 
@@ -22,16 +25,24 @@ class Evaluator:
     scoring: Callable[..., Any]
     version: str
 
-    def run(self, truth: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
+    def run(
+        self, truth: Mapping[str, Any], found: Mapping[str, Any], max_detections: int = 100
+    ) -> Any:
         """The finished `COCOeval` of two COCO dicts: its `stats` (12,) and `eval` tables.
 
         The annotations of both are written into. Prints nothing, though the libraries do.
+        max_detections: of an image and class, the best by score; with another number than COCO's
+        100 the `stats` are taken from the tables here, since the libraries' own are -1 then.
         """
         with contextlib.redirect_stdout(io.StringIO()):
             scoring = self.scoring(self._load(truth), self._load(found), iouType="bbox")
+            scoring.params.maxDets = [1, 10, max_detections]
             scoring.evaluate()
             scoring.accumulate()
-            scoring.summarize()
+            if max_detections == 100:
+                scoring.summarize()
+            else:
+                scoring.stats = summary(scoring.eval)
         return scoring
 
     def _load(self, dataset: Mapping[str, Any]) -> Any:
@@ -40,6 +51,24 @@ class Evaluator:
         data.dataset = dict(dataset)
         data.createIndex()
         return data
+
+
+def summary(tables: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(12,) what `COCOeval.summarize` takes from its tables, for any three limits of detections.
+
+    precision: (T, R, K, A, M), recall: (T, K, A, M) over IoU, recall, class, area, limit.
+    """
+
+    def mean(values: NDArray[np.float64]) -> float:
+        known = values[values > -1]
+        return float(known.mean()) if known.size else -1.0
+
+    precision, recall = np.asarray(tables["precision"]), np.asarray(tables["recall"])
+    ap = [mean(precision[:, :, :, area, 2]) for area in range(4)]
+    at = [mean(precision[t, :, :, 0, 2]) for t in (0, 5)]
+    ar = [mean(recall[:, :, 0, limit]) for limit in range(3)]
+    by_area = [mean(recall[:, :, area, 2]) for area in (1, 2, 3)]
+    return np.array([ap[0], *at, *ap[1:], *ar, *by_area])
 
 
 def get_evaluator(name: str) -> Evaluator:

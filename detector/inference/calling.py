@@ -89,7 +89,8 @@ class ImageModel(ABC):
         mapped to probabilities of being right first. batch_size: of several images, as many of one
         padded size are computed at a time; each is padded as it would be alone, so what is found in
         one does not depend on the others, but for rounding.
-        max_megapixels: larger files are refused before they are decoded.
+        max_megapixels: larger files are refused before they are decoded. An image that EXIF turns
+        is taken as it is shown, unless the model was trained with data.exif=stored.
 
         Raises DataError for an image that cannot be read, ConfigError for a threshold that is not
         allowed and for a calibration that is not there.
@@ -107,7 +108,8 @@ class ImageModel(ABC):
             images
         )
         every: Sequence[Any] = [images] if is_one else [*images]  # type: ignore[list-item,misc]
-        pixels = [pixels_of(image, max_megapixels) for image in every]
+        how = preprocess.decoding_of(self.config.data.options)
+        pixels = [pixels_of(image, max_megapixels, how) for image in every]
         found = self.detect_pixels(pixels, first, batch_size)
         if select is not None:
             found = [select(detections) for detections in found]
@@ -129,10 +131,12 @@ def _is_tensor(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "torch"
 
 
-def pixels_of(image: Any, max_megapixels: float) -> NDArray[np.uint8]:
+def pixels_of(
+    image: Any, max_megapixels: float, how: preprocess.Decoding = preprocess.AS_STORED
+) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of any kind of image. Raises DataError."""
     if not _is_tensor(image):
-        pixels = preprocess.decode(image, max_megapixels=max_megapixels)
+        pixels = preprocess.decode(image, max_megapixels=max_megapixels, how=how)
         # torch takes no array that cannot be written, as some views of an image are.
         return pixels if pixels.flags.writeable else pixels.copy()
     shape, kind = tuple(image.shape), str(image.dtype)

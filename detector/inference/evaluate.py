@@ -51,6 +51,8 @@ def report(metrics: dict[str, Any], folder: RunFolder) -> None:
     print(coco.table(metrics))
     evaluator = metrics["evaluator"]
     print(f"by {evaluator['name']} {evaluator['version']}, {metrics['images']} images\n")
+    for warning in metrics.get("warnings", ()):
+        print(f"WARNING: {warning}\n")
     if "analysis" in metrics:
         from detector.analysis.report import Report  # loaded where it is used
 
@@ -86,6 +88,7 @@ def evaluate(
     worst: int = 10,
     seed: int = 0,
     evaluator: Evaluator | None = None,
+    max_detections: int | None = None,
     device: str = "auto",
     precision: PrecisionName | None = None,
 ) -> Evaluation:
@@ -100,7 +103,8 @@ def evaluate(
     the first images by id only; None: all of them, whatever the training did. analysis:
     calibration, errors and operating points too, with `pictures` and `worst` images of each kind;
     None: as the config says. calibrated: scores are mapped by the stored calibrator first. draws,
-    seed: of the intervals. evaluator, precision: None takes those of the config.
+    seed: of the intervals. evaluator, max_detections (of an image, that count), precision: None
+    takes those of the config.
 
     Raises ConfigError for a file that is no checkpoint, DataError where the data do not have its
     classes.
@@ -109,7 +113,9 @@ def evaluate(
     saved = checkpoint.load(path) if graph is None else {}
     trained = config_of(saved, str(path)) if graph is None else graph.config
     config = at_root(with_data(trained, data), data_root)
-    evaluation = with_analysis(config.evaluation, analysis, evaluator, draws, pictures, worst)
+    evaluation = with_analysis(
+        config.evaluation, analysis, evaluator, draws, pictures, worst, max_detections
+    )
     evaluation = replace(evaluation, limit=limit)
     config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     require_pictures(config.evaluation)
@@ -146,6 +152,7 @@ def evaluate_detections(
     worst: int = 10,
     seed: int = 0,
     evaluator: Evaluator | None = None,
+    max_detections: int | None = None,
 ) -> Evaluation:
     """Scores COCO results of any detector against a COCO ground truth, with an analysis.
 
@@ -156,7 +163,7 @@ def evaluate_detections(
     """
     source = Path(detections)
     start = EvaluationConfig(analysis=True)
-    config = with_analysis(start, analysis, evaluator, draws, pictures, worst)
+    config = with_analysis(start, analysis, evaluator, draws, pictures, worst, max_detections)
     require_pictures(config)
     folder = RunFolder(Path(output_dir or source.parent / "evaluation"))
     folder.require_writable()
@@ -199,6 +206,7 @@ def with_analysis(
     draws: int,
     pictures: bool,
     worst: int,
+    max_detections: int | None = None,
 ) -> EvaluationConfig:
     """The evaluation with other options of its analysis; None keeps what it says."""
     return replace(
@@ -208,6 +216,7 @@ def with_analysis(
         draws=draws,
         pictures=pictures,
         worst=worst,
+        max_detections=max_detections or config.max_detections,
     )
 
 

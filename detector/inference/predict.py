@@ -17,13 +17,14 @@ from tqdm import tqdm
 from detector.config import Precision as PrecisionName
 from detector.config.schema import require
 from detector.data.handling import require_megapixels
-from detector.data.images import SUFFIXES, list_images, read_pixels
+from detector.data.images import SUFFIXES, list_images
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections
 from detector.inference.graph import load_graph
 from detector.inference.load import is_graph
 from detector.inference.predictor import config_of, restore
+from detector.inference.preprocess import Decoding, decode, decoding_of
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
 from detector.runtime import distributed
@@ -73,7 +74,8 @@ def predict(
         call = partial(
             model, threshold=threshold, operating_point=operating_point, calibrated=calibrated
         )
-        return _predict(names, source, output, call, max_megapixels)
+        how = decoding_of(model.config.data.options)
+        return _predict(names, source, output, call, max_megapixels, how)
     finally:
         distributed.stop()
 
@@ -84,12 +86,13 @@ def _predict(
     output: Path,
     detect: Callable[[NDArray[np.uint8]], Detections],
     max_megapixels: float,
+    how: Decoding,
 ) -> Path:
     folder = source if source.is_dir() else source.parent
     rows: list[dict[str, Any]] = []
     for name in tqdm(names, unit="image", disable=None):  # a bar on a terminal only
         try:
-            pixels = read_pixels(folder / name, max_megapixels, key="max_megapixels")
+            pixels = decode(folder / name, max_megapixels=max_megapixels, how=how)
         except DataError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue

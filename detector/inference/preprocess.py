@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from detector.data.handling import ExifRule
 from detector.data.images import pixels_of, read_pixels
 from detector.data.resizing import (
     Interpolation,
@@ -72,20 +73,47 @@ class Preprocessed:
     scales: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How files become pixels. exif: "upright" turns an image as its EXIF tag asks, as viewers show
+    it; "stored" does not. depth: the lowest and highest value of more than 8 bits."""
+
+    exif: ExifRule = "stored"
+    depth: tuple[float, float] | None = None
+
+
+AS_STORED = Decoding()
+
+
+def decoding_of(options: Mapping[str, Any]) -> Decoding:
+    """As a model was trained. options: of its data, as its config has them.
+
+    Where training met no image that EXIF turns (data.exif=error), one is taken as it is shown.
+    """
+    depth = options.get("depth")
+    exif: ExifRule = "stored" if options.get("exif") == "stored" else "upright"
+    return Decoding(exif, (float(depth[0]), float(depth[1])) if depth else None)
+
+
 def decode(
-    source: Source, *, max_megapixels: float = MAX_MEGAPIXELS, key: str = "max_megapixels"
+    source: Source,
+    *,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    key: str = "max_megapixels",
+    how: Decoding = AS_STORED,
 ) -> NDArray[np.uint8]:
     """(H, W, 3) RGB pixels of an image, as training reads them, see `read_pixels`.
 
-    Grey and palettes are converted, transparency is dropped, a rotation in EXIF is not applied. An
-    array is returned as it is. max_megapixels: what a file or an image of Pillow's may have at
-    most; key: what messages call that limit. Raises DataError naming the file or what was given.
+    Grey and palettes are converted, transparency is dropped. An array is returned as it is.
+    max_megapixels: what a file or an image of Pillow's may have at most; key: what messages call
+    that limit. Raises DataError naming the file or what was given.
     """
+    rules: dict[str, Any] = {"exif": how.exif, "depth": how.depth, "key": key}
     if isinstance(source, str | os.PathLike):
-        return read_pixels(Path(source), max_megapixels, key=key)
+        return read_pixels(Path(source), max_megapixels, **rules)
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "")) or "image"
-        return pixels_of(source, name, max_megapixels, key=key)
+        return pixels_of(source, name, max_megapixels, **rules)
     if not isinstance(source, np.ndarray):
         raise DataError(
             f"image: {type(source).__name__} given; the path of a file, an image of Pillow's or an "

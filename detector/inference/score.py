@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.config import EvaluationConfig
+from detector.config.model import PostprocessConfig
 from detector.data.annotations import Annotations
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import Dataset
@@ -60,12 +62,22 @@ def detect(
     is_ended: is asked before each batch. Raises Interrupted where it says so.
     """
     rows: list[Row] = []
+    settings = settings_of(predictor)
     for batch, _ in batches:
         if is_ended():
             raise Interrupted("stopped while images were scored")
-        for image_id, detections in zip(batch.image_ids, predictor.detect(batch), strict=True):
+        found = predictor.detect(batch, settings)
+        for image_id, detections in zip(batch.image_ids, found, strict=True):
             rows += detections.to_coco(image_id)
     return rows
+
+
+def settings_of(predictor: Scored) -> PostprocessConfig:
+    """The post-processing of an evaluation: as many detections as it is to count."""
+    settings, most = predictor.config.model.postprocess, predictor.config.evaluation.max_detections
+    if most <= coco.MAX_DETECTIONS:
+        return settings
+    return replace(settings, detections_per_image=max(most, settings.detections_per_image))
 
 
 def detect_all(
@@ -168,7 +180,10 @@ def measure(
     seed: int = 0,
 ) -> dict[str, Any]:
     """COCO's numbers, with `analysis` where the config asks for it."""
-    metrics = coco.evaluate(truth, rows, evaluator=config.evaluator)
+    most = config.max_detections
+    metrics = coco.evaluate(truth, rows, evaluator=config.evaluator, max_detections=most)
+    if with_intervals and (beyond := coco.beyond_the_limit(truth, most, config.evaluator)):
+        metrics["warnings"] = [beyond]
     if config.analysis:
         from detector.analysis.analysis import analyse  # loaded where it is used
 

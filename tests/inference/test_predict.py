@@ -142,19 +142,20 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_a_rotation_in_exif_is_not_applied_as_in_training(
+def test_an_image_that_exif_turns_is_drawn_and_searched_as_it_is_shown(
     folder: Path, tmp_path: Path, orientation: int
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(write_image(tmp_path / "plain.png", 40, 60))
     (tmp_path / "in").mkdir()
-    image.save(tmp_path / "in" / "a.jpg", exif=exif)
-    image.save(tmp_path / "in" / "b.jpg")
-    rotated, upright = rows(folder, tmp_path / "in", tmp_path / "out")
-    assert {**rotated, "file": ""} == {**upright, "file": ""}
-    with Image.open(tmp_path / "out" / "a.jpg") as copy:
-        assert copy.size == (60, 40)
+    image.save(tmp_path / "in" / "a.png", exif=exif)
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation]
+    image.transpose(turn).save(tmp_path / "in" / "b.png")
+    tagged, upright = rows(folder, tmp_path / "in", tmp_path / "out")
+    assert {**tagged, "file": ""} == {**upright, "file": ""}
+    with Image.open(tmp_path / "out" / "a.png") as copy:
+        assert copy.size == ((60, 40) if orientation == 3 else (40, 60))
         assert not copy.getexif()  # so that it is shown as it was drawn
 
 

@@ -17,7 +17,13 @@ from detector.data.images import read_pixels
 from detector.data.loader import collate
 from detector.data.transforms import Albumentations, Sample
 from detector.errors import ConfigError, DataError
-from detector.inference.preprocess import PreprocessConfig, decode, normalize, preprocess
+from detector.inference.preprocess import (
+    PreprocessConfig,
+    decode,
+    decoding_of,
+    normalize,
+    preprocess,
+)
 from detector.models.backbones.base import PIXEL_MEAN, PIXEL_STD
 from detector.models.detector import Detector
 from detector.structures import Batch
@@ -177,7 +183,8 @@ class TestDecode:
                 with pytest.raises(DataError) as caught:
                     decode(source, max_megapixels=0.01)
                 assert str(caught.value) == (
-                    f"{path}: 200 x 100 pixels, max_megapixels=0.01 are allowed"
+                    f"{path}: 200 x 100 pixels, max_megapixels=0.01 are allowed; "
+                    "max_megapixels=1 reads it"
                 )
         with pytest.raises(DataError, match=r"image: 200 x 100 pixels, limit=0\.01 are "):
             decode(Image.new("L", (200, 100)), max_megapixels=0.01, key="limit")
@@ -242,3 +249,26 @@ def test_random_images_and_settings_are_those_of_training() -> None:
         assert np.array_equal(ours.images, theirs.images.numpy()), options
         assert np.array_equal(ours.sizes, theirs.sizes.numpy()), options
         assert np.array_equal(ours.scales, theirs.scales.numpy()), options
+
+
+def test_an_image_that_exif_turns_is_taken_as_the_training_took_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    shown = np.rot90(stored, -1)  # EXIF 2.3: 6 is to be turned by 90 degrees, clockwise
+    for options, expected in (
+        ({}, shown),
+        ({"exif": "error"}, shown),
+        ({"exif": "upright"}, shown),
+        ({"exif": "stored"}, stored),
+    ):
+        found = decode(tmp_path / "a.png", how=decoding_of(options))
+        assert np.array_equal(found, expected)
+
+
+def test_pixels_of_16_bits_are_scaled_as_in_training(tmp_path: Path) -> None:
+    Image.fromarray(np.full((5, 7), 3000, np.uint16)).save(tmp_path / "a.png")
+    found = decode(tmp_path / "a.png", how=decoding_of({"depth": [2000, 4000]}))
+    assert found.shape == (5, 7, 3)
+    assert np.unique(found).tolist() == [128]

@@ -43,6 +43,8 @@ def audit(
         require_report()
     split_batch(train, 1)
     dataset = DATASETS.build(train.data).read("train")
+    for line in dataset.annotations.summary():
+        print(f"train: {line}")
     found = examine(train, plain, dataset, limit=limit, loss_images=loss_images)
     numbers = summary(found)
     print("\n".join(text(numbers)))
