@@ -41,6 +41,12 @@ class LoaderError(UserError):
     exit_code = 2
 
 
+class LostProcess(UserError):
+    """A process of the run does not answer, or is gone; names rank, step and operation."""
+
+    exit_code = 2
+
+
 class DivergedError(UserError):
     """Training was stopped: loss or gradient were not finite several times in a row."""
 

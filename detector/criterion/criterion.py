@@ -149,7 +149,7 @@ class Criterion(nn.Module):
             may_be_matched(t).sum() if m is None else m.foreground.sum()
             for m, t in zip(matches, targets, strict=True)
         ]
-        return self.world.sum(torch.stack(counts).sum().double())
+        return self.world.sum(torch.stack(counts).sum().double(), "the number of positives")
 
     def forward(
         self, predictions: Predictions, matches: Matches, positives: Tensor

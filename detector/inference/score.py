@@ -22,6 +22,7 @@ from detector.evaluation import coco
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
 from detector.runtime.distributed import World
+from detector.runtime.memory import out_of_memory
 from detector.runtime.signals import Interrupted, StopRequest
 from detector.structures import Batch, Targets
 
@@ -88,13 +89,22 @@ def detect_all(
     Raises Interrupted on every rank once `stop` was requested on any of them.
     """
     batches = evaluation_images(predictor, dataset, world)
-    with explained():
+    with explained(), out_of_memory(lambda: too_many(predictor.config.evaluation)):
         if stop is None:
             rows = detect(predictor, batches)
         else:
             rounds = most_batches(predictor.config.evaluation, len(dataset), world.size)
             rows = detect_in_step(predictor, batches, world, stop, rounds)
     return coco.sort_results([row for part in world.gather(rows) for row in part])
+
+
+def too_many(config: EvaluationConfig) -> str:
+    """What is said where the images that are scored at a time find no room."""
+    number = config.images_per_group
+    less = (
+        f"evaluation.images_per_group={number // 2}" if number > 1 else "a smaller augment.max_size"
+    )
+    return f"out of memory in an evaluation with {number} images at a time; {less}"
 
 
 def detect_in_step(
@@ -147,7 +157,9 @@ def score(
     def on_main() -> dict[str, Any]:
         found = rows
         annotations = first(dataset.annotations, config.limit)
-        with stop.breaks() if stop is not None else nullcontext():
+        no_room = "out of memory while detections are counted; a smaller evaluation.limit"
+        interrupting = stop.breaks() if stop is not None else nullcontext()
+        with interrupting, out_of_memory(lambda: no_room):
             truth = coco.ground_truth(annotations)
             if calibrator is not None:
                 from detector.analysis.held_out import rescored  # loaded where it is used

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -13,10 +17,72 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detector.errors import ConfigError, UserError
+from detector.errors import ConfigError, LostProcess, UserError
 from detector.runtime.startup import keep_freed_memory
 
 T = TypeVar("T")
+
+LATE = ("timed out", "timeout")
+GONE = ("connection closed by peer", "connection reset by peer", "broken pipe")
+"""What gloo says, in small letters, of a process that does not answer, and of one that is gone."""
+
+SAID_AFTER = 0.9
+"""Share of the timeout after which a wait is told: NCCL ends the process without a word of its own
+from which one could tell the step."""
+
+
+class Waits:
+    """What a process waits for the others with, and in which step; said where it takes too long.
+
+    step: 1, 2, ..., set by the training; None outside of one.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self._rank, self._timeout = 0, float("inf")
+        self._current: tuple[float, str] | None = None
+
+    def watch(self, rank: int, timeout: float) -> None:
+        """Begins to say it, from a thread of its own. timeout: seconds of a wait."""
+        self._rank, self._timeout = rank, timeout
+        threading.Thread(target=self._watch, daemon=True, name="waits").start()
+
+    @contextmanager
+    def __call__(self, operation: str) -> Iterator[None]:
+        """The block of an operation that all processes take part in.
+
+        Raises LostProcess, which names rank, step and operation, where another does not.
+        """
+        around = self._current
+        self._current = time.monotonic(), operation
+        try:
+            yield
+        except RuntimeError as error:
+            said = str(error).lower()
+            if any(words in said for words in LATE):
+                why = f"the others have not answered for {self._timeout:g} s (process_timeout)"
+            elif any(words in said for words in GONE):
+                why = "another process is gone; its own message says why"
+            else:
+                raise
+            raise LostProcess(f"{self._place(operation)}: {why}") from error
+        finally:
+            self._current = around
+
+    def _place(self, operation: str) -> str:
+        step = "" if self.step is None else f", step {self.step}"
+        return f"rank {self._rank}{step}, {operation}"
+
+    def _watch(self) -> None:
+        limit, told = SAID_AFTER * self._timeout, None
+        while True:
+            time.sleep(min(1.0, self._timeout / 20))
+            current = self._current
+            if current is None or current is told or time.monotonic() - current[0] < limit:
+                continue
+            told = current
+            line = f"WARNING: {self._place(current[1])}: waits for the others since {limit:g} s"
+            print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -26,28 +92,43 @@ class World:
     rank: int
     size: int
     device: torch.device
+    waits: Waits = field(default_factory=Waits, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
         """This process writes the files and prints."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """`values` added over all processes, in place."""
+    def sum(self, values: Tensor, what: str = "a sum") -> Tensor:
+        """`values` added over all processes, in place. what: as messages call it.
+
+        On a GPU it may not be done yet, see `numbers`.
+        """
         if self.size > 1:
-            dist.all_reduce(values)
+            with self.waits(what):
+                dist.all_reduce(values)
         return values
+
+    def numbers(self, values: Tensor, what: str = "a sum") -> list[float]:
+        """The numbers of a tensor (V,) over all processes, added up and waited for."""
+        if self.size == 1:
+            return values.tolist()
+        with self.waits(what):
+            return self.sum(values, what).tolist()
 
     def any(self, fact: bool) -> bool:
         """Whether it is so on any process."""
-        return fact if self.size == 1 else bool(self.sum(torch.tensor(float(fact)).to(self.device)))
+        if self.size == 1:
+            return fact
+        return self.numbers(torch.tensor([float(fact)]).to(self.device), "a question")[0] > 0
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes in order of rank, on every one of them."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with self.waits("gathering what each process has"):
+            dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
     def broadcast(self, value: T) -> T:
@@ -55,7 +136,8 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0)
+        with self.waits("what rank 0 has found"):
+            dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def from_main(self, make: Callable[[], T]) -> T:
@@ -97,7 +179,9 @@ def start(device: str = "auto", timeout: float = 600.0) -> World:
     if not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-    return World(dist.get_rank(), dist.get_world_size(), chosen)
+    world = World(dist.get_rank(), dist.get_world_size(), chosen)
+    world.waits.watch(world.rank, timeout)
+    return world
 
 
 def stop() -> None:

@@ -6,7 +6,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -18,7 +18,7 @@ from detector.data.workers import PREFETCH, SHARED_MEMORY, shared_memory
 from detector.errors import OutOfMemory
 from detector.structures import BACKGROUND, MicroBatches
 
-REFUSALS = ("can't allocate memory", "out of memory")
+REFUSALS = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory")
 """What torch says on a CPU, and CUDA's libraries on their own account, in a plain RuntimeError."""
 
 
@@ -30,17 +30,30 @@ def peak_gigabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(words in said for words in REFUSALS)
+
+
 @contextmanager
 def explained(step: int, micro: MicroBatches) -> Iterator[None]:
     """Turns an allocation that fails inside the block into OutOfMemory, which says what to do."""
+    with out_of_memory(lambda: in_words(step, micro)):
+        yield
+
+
+@contextmanager
+def out_of_memory(words: Callable[[], str]) -> Iterator[None]:
+    """Turns an allocation that fails inside the block into OutOfMemory of these words."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(in_words(step, micro)) from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in REFUSALS):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(in_words(step, micro)) from error
+        raise OutOfMemory(words()) from error
 
 
 def in_words(step: int, micro: MicroBatches) -> str:

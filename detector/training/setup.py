@@ -29,9 +29,15 @@ from detector.models.detector import Detector, build_detector
 from detector.optim.ema import EMA
 from detector.optim.schedules import Schedule
 from detector.runtime.distributed import World
+from detector.runtime.memory import out_of_memory
 from detector.runtime.precision import Precision, choose, prepare
 from detector.training.state import State
 from detector.training.weights import start_from
+
+NO_ROOM_FOR_MODEL = (
+    "out of memory while the model is made; a smaller backbone, model.fpn.channels or "
+    "model.head.channels"
+)
 
 PRIOR_IMAGES = 500
 """Images from which `prior=from_data` is estimated."""
@@ -105,15 +111,10 @@ def build(
     postprocess = config.model.postprocess.resolve(prior, foreground_outputs(layout))
     config = replace(config, model=replace(config.model, postprocess=postprocess))
     torch.manual_seed(config.seed)
-    pretrained = config.weights is None
-    model = build_detector(config.backbone, config.model, layout, prior, pretrained=pretrained)
-    if config.weights is not None:
+    with out_of_memory(lambda: NO_ROOM_FOR_MODEL):
         names = train_set.annotations.classes
-        loaded = start_from(config.weights, model, config, layout, names)
-        if world.is_main:
-            print(loaded, flush=True)
-    model = synchronized(model, config, world)
-    model = prepare(model, precision, world.device, channels_last=config.channels_last)
+        model = make_model(config, layout, prior, names, world, precision)
+        ema = EMA(model, config.ema) if config.ema.enabled else None
     setup = Setup(
         config=config,
         plain=with_numbers(plain, prior, postprocess.score_threshold),
@@ -130,12 +131,31 @@ def build(
     )
     state = State(
         model=model,
-        ema=EMA(model, config.ema) if config.ema.enabled else None,
+        ema=ema,
         criterion=criterion,
         optimizer=optimizer.build(model),
         scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
     )
     return setup, state
+
+
+def make_model(
+    config: Config,
+    layout: Layout,
+    prior: float,
+    classes: tuple[str, ...],
+    world: World,
+    precision: Precision,
+) -> Detector:
+    """The model on its device, with the weights that it starts from."""
+    pretrained = config.weights is None
+    model = build_detector(config.backbone, config.model, layout, prior, pretrained=pretrained)
+    if config.weights is not None:
+        loaded = start_from(config.weights, model, config, layout, classes)
+        if world.is_main:
+            print(loaded, flush=True)
+    model = synchronized(model, config, world)
+    return prepare(model, precision, world.device, channels_last=config.channels_last)
 
 
 def synchronized(model: Detector, config: Config, world: World) -> Detector:

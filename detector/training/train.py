@@ -71,6 +71,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         pin_memory=world.device.type == "cuda",
     )
     while not is_over(setup, state):
+        world.waits.step = state.step + 1
         rate = setup.learning_rate * setup.schedule(state.step, setup.num_steps)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
@@ -292,7 +293,7 @@ def backward(
                 terms = criterion(predictions, matches, sums.positives)
             if record is not None:
                 record.add(predictions, matches, terms)
-            with clock("backward"):
+            with clock("backward"), world.waits("the sum of the gradients"):
                 state.scaler.scale(torch.stack([*terms.values()]).sum()).backward()
         add(sums.terms, {name: term.detach() for name, term in terms.items()})
         add(sums.statistics, criterion.statistics(predictions, matches))
@@ -337,7 +338,8 @@ def update(
     own = norm.new_tensor([float(stop_requested), float(damaged)])
     rest = [sums.positives.to(norm), *own, norm]
     facts = torch.stack([*sums.terms.values(), *rest])
-    facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
+    with world.waits("the sum of the facts of the step"):
+        facts = (world.sum(facts) / world.size).tolist()  # DDP averages; so does this
     *values, positives, stops, lost, norm_before = facts
     terms = dict(zip(sums.terms, values, strict=True))
     is_finite = all(map(math.isfinite, facts))

@@ -105,6 +105,11 @@ def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> N
     assert 8 < time.monotonic() - began < 60
     assert done.returncode != 0
     assert status(tmp_path)["state"] == "failed"
+    late = "the others have not answered for 8 s (process_timeout)"
+    assert status(tmp_path)["message"] == f"rank 0, step 2, the number of positives: {late}"
+    assert (
+        "rank 0, step 2, the number of positives: waits for the others since 7.2 s" in done.stderr
+    )
 
 
 def test_a_value_that_is_not_finite_on_one_process_changes_no_weight_and_can_be_repeated(

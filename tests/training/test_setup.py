@@ -15,11 +15,12 @@ from detector.config.model import AnchorConfig
 from detector.config.registry import AUGMENTATIONS, DATASETS, MATCHERS
 from detector.config.schema import Plug
 from detector.data.loader import evaluation_batches
-from detector.errors import ConfigError
+from detector.errors import ConfigError, OutOfMemory
 from detector.layouts import Objectness, Sigmoid, Softmax
 from detector.models.anchors import AnchorGenerator
 from detector.models.detector import build_detector
 from detector.runtime.distributed import World
+from detector.training import setup
 from detector.training.setup import (
     build,
     count_steps,
@@ -171,3 +172,15 @@ class TestSynchronizedBatchNorm:
         frozen = Plug("timm", {"arch": "test_efficientnet", "norm": "frozen_batch"})
         with pytest.raises(ConfigError, match="the model has no live batch norm"):
             synchronized(*self.model(tmp_path, frozen), gpu)
+
+def test_a_model_that_finds_no_memory_names_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torch's allocator says: a run under a limit of the system is in tests/outsider.
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(setup, "build_detector", refuse)
+    plain = tiny(tmp_path)
+    with pytest.raises(OutOfMemory, match=r"while the model is made; .*model\.fpn\.channels"):
+        build(from_plain(plain), plain, WORLD)
