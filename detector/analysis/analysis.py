@@ -13,6 +13,7 @@ from detector.analysis import (
     calibration,
     curves,
     errors,
+    false_alarms,
     lrp,
     operating_points,
     reliability,
@@ -41,10 +42,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Costs:
-    """What a missed object and a false alarm cost, in any one unit."""
+    """What a missed object and a false alarm cost, in any one unit. rate: false alarms of a class
+    that are allowed per image, for the point "fppi"."""
 
     miss: float
     false_alarm: float
+    rate: float = 0.1
 
 
 def analyse(
@@ -94,6 +97,7 @@ def analyse(
         errors=errors.costs(packed, matching, kinds),
         errors_per_class=_errors_per_class(packed, kinds),
         worst_images=asdict(worst_images(shown[0.5], packed.image_ids, top=top)),
+        false_alarms=false_alarms.table(half, draws=draws, seed=seed),
     )
 
 
@@ -172,7 +176,10 @@ def _lrp(found: Outcomes, optimal: list[lrp.LRP], draws: int, seed: int) -> dict
 
 
 def _points(found: Outcomes, costs: Costs | None) -> dict[str, Any]:
-    points = {name: operating_points.choose(found, name) for name in ("lrp", "f1")}
+    rate = Costs.rate if costs is None else costs.rate
+    points = {
+        name: operating_points.choose(found, name, rate=rate) for name in ("lrp", "f1", "fppi")
+    }
     if costs is not None:
         points["cost"] = operating_points.choose(
             found, "cost", miss=costs.miss, false_alarm=costs.false_alarm

@@ -152,7 +152,9 @@ def rescored(rows: Sequence[Row], calibrator: Calibrator, category_ids: Sequence
 def choose_points(found: Outcomes, costs: Costs) -> dict[str, OperatingPoints]:
     """Thresholds by each criterion."""
     return {
-        name: operating_points.choose(found, name, miss=costs.miss, false_alarm=costs.false_alarm)
+        name: operating_points.choose(
+            found, name, miss=costs.miss, false_alarm=costs.false_alarm, rate=costs.rate
+        )
         for name in operating_points.CRITERIA
     }
 

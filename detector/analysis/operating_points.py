@@ -13,7 +13,7 @@ from detector.analysis.matching import Outcomes
 from detector.analysis.sweeps import Sweep, sweep
 from detector.errors import ConfigError
 
-CRITERIA = ("lrp", "f1", "cost")
+CRITERIA = ("lrp", "f1", "cost", "fppi")
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ def choose(
     *,
     miss: float = 1.0,
     false_alarm: float = 1.0,
+    rate: float = 0.1,
     min_objects: int = 1,
 ) -> OperatingPoints:
     """The best threshold of each class on these detections; of equally good ones the highest.
 
     criterion: "lrp", the least localisation recall precision error at the IoU of `found`; "f1",
     the greatest F1; "cost", the least of miss x objects missed + false_alarm x false positives
-    (a calibrated score p is then kept from false_alarm / (miss + false_alarm) on). A class with
+    (a calibrated score p is then kept from false_alarm / (miss + false_alarm) on); "fppi", the most
+    objects found at no more than `rate` false positives of the class per image. A class with
     fewer than `min_objects` objects takes the threshold that is best for all classes together.
     Raises ConfigError for another criterion and for costs that are not positive.
     """
@@ -81,7 +83,13 @@ def choose(
             f"operating_points: costs of a miss {miss} and a false alarm {false_alarm} given, "
             "finite ones above 0 are needed"
         )
-    cost, words = _costs(criterion, found.threshold, miss, false_alarm)
+    if not 0 < rate < np.inf:
+        raise ConfigError(f"operating_points: rate {rate} given, a finite one above 0 is needed")
+    if criterion == "fppi":
+        cost = _within(rate * found.num_images)
+        words = f"most found at {rate:g} false alarms of a class per image, IoU {found.threshold:g}"
+    else:
+        cost, words = _costs(criterion, found.threshold, miss, false_alarm)
     together = sweep(found)
     pooled = _finite(together.thresholds[together.lowest(cost(together))])
     sweeps = [sweep(found, k) for k in range(len(found.classes))]
@@ -113,6 +121,11 @@ def _costs(
         lambda sums: miss * sums.missed + false_alarm * sums.wrong,
         f"least cost at IoU {tau:g}: {miss:g} a miss, {false_alarm:g} a false alarm",
     )
+
+
+def _within(false_alarms: float) -> Callable[[Sweep], np.ndarray]:
+    """The cost (L,) of which the least is the most found with so many false alarms at most."""
+    return lambda sums: np.where(sums.wrong <= false_alarms, -sums.right, np.inf)
 
 
 def f1(sums: Sweep) -> np.ndarray:

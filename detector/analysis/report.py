@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from detector.evaluation.text import aligned, digits
@@ -25,6 +25,8 @@ class Report:
     operating_points: {criterion: thresholds per class, and the precision and recall there}.
     errors: {kind: count, delta_ap50}; errors_per_class: {class: {kind: count}}.
     worst_images: {"false_positives" | "misses": [image_id, count, weight]}.
+    false_alarms: {class, or "all classes": recall and threshold at each rate of false alarms};
+    empty in a report of an older version.
     """
 
     images: int
@@ -42,6 +44,7 @@ class Report:
     errors: Table
     errors_per_class: Table
     worst_images: dict[str, list[Table]]
+    false_alarms: dict[str, list[Table]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, under the names above."""
@@ -77,6 +80,7 @@ class Report:
             self._groups("size", self.by_size),
             self._groups("objects per image", self.by_crowding),
             self._classes(),
+            *([self._false_alarms()] if self.false_alarms else []),
             self._errors(),
             *(self._worst(name) for name in self.worst_images),
         ]
@@ -122,6 +126,18 @@ class Report:
             point = (f1[part][k] for part in ("thresholds", "precision", "recall"))
             cells = [digits(row[key]) for key in keys]
             rows.append((name, str(row["objects"]), *cells, *map(digits, point)))
+        return aligned(rows)
+
+    def _false_alarms(self) -> list[str]:
+        head = ("at most, per image", "class", "recall", "95 % interval", "threshold", "came out")
+        rows: list[tuple[str, ...]] = [(*head, "on images without objects")]
+        for name, reached in self.false_alarms.items():
+            for row in reached:
+                low, high = digits(row["low"]), digits(row["high"])
+                span = f"{low} .. {high}" if row["low"] is not None else "-"
+                cells = (digits(row[key]) for key in ("threshold", "false_alarms", "on_empty"))
+                rate = f"{row['rate']:g} false alarms"
+                rows.append((rate, name, digits(row["recall"]), span, *cells))
         return aligned(rows)
 
     def _errors(self) -> list[str]:

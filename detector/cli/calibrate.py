@@ -25,6 +25,7 @@ class CalibrateConfig:
     min_detections: int = 50
     miss: float = 1.0
     false_alarm: float = 1.0
+    false_alarms_per_image: float = 0.1
     anchors: bool = False
     draws: int = 500
     seed: int = 0
@@ -36,7 +37,7 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "min_detections")
         require_at_least(0, self, "draws", "seed")
-        for key in ("miss", "false_alarm"):
+        for key in ("miss", "false_alarm", "false_alarms_per_image"):
             cost = getattr(self, key)
             require(0 < cost < float("inf"), f"{key}: {cost} given, a number above 0 is needed")
 
@@ -48,7 +49,8 @@ def run(node: DictConfig) -> None:
 
     from detector.inference.calibrate import Fit, calibrate  # torch takes seconds
 
-    keys = ("method", "target", "min_detections", "miss", "false_alarm", "draws", "seed")
+    keys = ("method", "target", "min_detections", "draws", "seed")
+    keys += ("miss", "false_alarm", "false_alarms_per_image")
     calibrate(
         options.checkpoint,
         options.output,

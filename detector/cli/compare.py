@@ -16,7 +16,7 @@ from detector.config.compose import plain_values
 from detector.errors import ConfigError
 from detector.laboratory.compare.comparison import Comparison
 
-OWN = ("losses", "seeds", "parallel", "points", "lr_search", "draws", "sweep", "probes")
+OWN = ("losses", "seeds", "parallel", "points", "lr_search", "draws", "metric", "sweep", "probes")
 
 
 def run(node: DictConfig) -> None:

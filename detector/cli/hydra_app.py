@@ -63,6 +63,14 @@ def main(config_name: str, run: Run) -> None:
     answered(lambda: _main(config_name, run, sys.argv[1:]))
 
 
+def say_loading() -> None:
+    """A word on a terminal before configs and libraries are loaded, which takes seconds; the next
+    line takes its place. None where something is asked for by a flag."""
+    is_asked = any(word.startswith("-") for word in sys.argv[1:])
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0" and not is_asked:
+        print("\rloading PyTorch ...", end="\r", file=sys.stderr, flush=True)
+
+
 def answered(call: Callable[[], None]) -> None:
     """Calls; a mistake of the user's is printed as one line, and the exit code is its own."""
     try:

@@ -23,7 +23,7 @@ class PredictConfig:
     overwrite: bool = False
     limit: int | None = None
     threshold: float | Literal["auto"] = 0.3
-    operating_point: Literal["lrp", "f1", "cost"] = "lrp"
+    operating_point: Literal["lrp", "f1", "cost", "fppi"] = "lrp"
     calibrated: bool = False
     max_megapixels: float = 100.0
     device: str = "auto"

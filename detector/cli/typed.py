@@ -76,7 +76,7 @@ EVALUATION = ("analysis", "draws", "evaluator", "limit", "pictures", "worst")
 def understood(command: str, words: Iterable[str]) -> list[str]:
     """The overrides as the command's yaml has them. Raises ConfigError for what names its own
     answer: `device=0`."""
-    words = [*words]
+    words = [_quoted(word) for word in words]
     for word in words:
         key, _, value = word.partition("=")
         if key == "device" and re.fullmatch(r"\d+", value):
@@ -86,6 +86,14 @@ def understood(command: str, words: Iterable[str]) -> list[str]:
     if takes_a_run(command):
         return _of_a_run(words)
     return words
+
+
+def _quoted(word: str) -> str:
+    """`metric=recall@fppi=0.1` and `metric=class:red circle` need no quotes of their own."""
+    key, _, value = word.partition("=")
+    if key != "metric" or value[:1] in ("'", '"'):
+        return word
+    return "{}='{}'".format(key, value.replace("'", "\\'"))
 
 
 def takes_a_run(command: str) -> bool:

@@ -38,14 +38,15 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Fit:
     """How a calibrator is learnt. method, target, min_detections: of `held_out.fit`. miss,
-    false_alarm: what each costs, for the operating point "cost". draws, seed: of the intervals, and
-    of the half that is learnt from."""
+    false_alarm: what each costs, for the operating point "cost"; false_alarms_per_image: of a
+    class, for "fppi". draws, seed: of the intervals, and of the half that is learnt from."""
 
     method: str = "platt"
     target: str = "hit"
     min_detections: int = 50
     miss: float = 1.0
     false_alarm: float = 1.0
+    false_alarms_per_image: float = 0.1
     draws: int = 500
     seed: int = 0
 
@@ -139,7 +140,7 @@ def learn(
 
 def calibration(halves: Halves, calibrator: Calibrator | None, fit: Fit) -> Calibration:
     """What is stored: a calibrator and the thresholds before and after it, all of one half."""
-    costs = Costs(fit.miss, fit.false_alarm)
+    costs = Costs(fit.miss, fit.false_alarm, fit.false_alarms_per_image)
     after = held_out.mapped(halves.fit, calibrator)
     return Calibration(
         calibrator=calibrator,

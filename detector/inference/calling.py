@@ -85,10 +85,10 @@ class ImageModel(ABC):
 
         images: a path, a PIL image, an (H, W, 3) uint8 array, a (3, H, W) uint8 tensor, all in RGB;
         or several of them. threshold: a score in [0, 1), or "auto" for the one of each class that
-        calibration has stored as `operating_point` ("lrp", "f1", "cost"). calibrated: scores are
-        mapped to probabilities of being right first. batch_size: of several images, as many of one
-        padded size are computed at a time; each is padded as it would be alone, so what is found in
-        one does not depend on the others, but for rounding.
+        calibration has stored as `operating_point` ("lrp", "f1", "cost", "fppi"). calibrated:
+        scores are mapped to probabilities of being right first. batch_size: of several images, as
+        many of one padded size are computed at a time; each is padded as it would be alone, so what
+        is found in one does not depend on the others, but for rounding.
         max_megapixels: larger files are refused before they are decoded. An image that EXIF turns
         is taken as it is shown, unless the model was trained with data.exif=stored.
 

@@ -44,7 +44,7 @@ def test_the_report_is_plain_numbers_under_the_names_it_documents() -> None:
     plain = report.to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert list(plain) == [field.name for field in dataclasses.fields(Report)]
-    assert list(report.operating_points) == ["lrp", "f1", "cost"]
+    assert list(report.operating_points) == ["lrp", "f1", "fppi", "cost"]
     assert len(report.worst_images["misses"]) == 3
     assert len(report.precision_recall["recall"]) == 101
     counts = [row["detections"] for row in report.per_class.values()]

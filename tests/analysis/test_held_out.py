@@ -139,7 +139,7 @@ def test_ap_is_that_of_the_images_to_measure_on() -> None:
 def test_what_thresholds_reach_counts_wrong_and_missed_of_all_classes() -> None:
     test = halves_of(0).test[0.5]
     points = held_out.choose_points(test, Costs(miss=3.0, false_alarm=1.0))
-    assert set(points) == {"lrp", "f1", "cost"}
+    assert set(points) == {"lrp", "f1", "cost", "fppi"}
     found = held_out.reached(test, points["cost"])
     limits = [np.inf if limit is None else limit for limit in points["cost"].thresholds]
     kept = test.scores >= np.array(limits)[test.labels]

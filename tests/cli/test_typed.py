@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig
 
-from detector.cli import typed
+from detector.cli import hydra_app, typed
 from detector.errors import did_you_mean
 from tests.commands import Command, Outcome
 
@@ -75,6 +76,12 @@ def test_epochs_alone_take_the_place_of_the_steps_of_the_yaml(command: Command) 
     assert (config.epochs, config.steps) == (3, None)
 
 
+@pytest.mark.parametrize("metric", ["recall@fppi=0.1", "class:red circle", "class:it's"])
+def test_a_metric_needs_no_quotes_of_its_own(command: Command, metric: str) -> None:
+    config, _ = composed(command, f"metric={metric}", tool="compare")
+    assert config.metric == metric
+
+
 def test_both_lengths_are_refused_where_both_are_typed(command: Command) -> None:
     outcome = command("train", "epochs=3", "steps=5")
     assert outcome.code == 2
@@ -110,8 +117,28 @@ def test_names_with_other_numbers_are_no_slips_of_each_other() -> None:
 def test_every_key_that_is_meant_is_one_of_some_command(command: Command) -> None:
     """So that a key which is renamed does not leave a wrong hint behind."""
     config, _ = composed(command, "data=coco", "data.root=D")
-    from detector.cli.hydra_app import keys_of
-
-    known = {*keys_of(config), "checkpoint", "source", "threshold", "data_root", "output"}
+    known = {*hydra_app.keys_of(config), "checkpoint", "source", "threshold", "data_root", "output"}
     meant = {key.partition("=")[0] for keys in typed.MEANT.values() for key in keys}
     assert meant - known == {"backbone.weights"} - known
+
+
+@pytest.mark.parametrize(
+    ("words", "rank", "said"),
+    [
+        (["loss=ssd"], "0", "\rloading PyTorch ...\r"),
+        (["loss=ssd"], "1", ""),
+        (["--help"], "0", ""),
+    ],
+)
+def test_a_terminal_has_a_word_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    rank: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    hydra_app.say_loading()
+    assert capsys.readouterr().err == said

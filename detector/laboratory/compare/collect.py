@@ -21,6 +21,7 @@ from detector.errors import ConfigError, DataError
 from detector.evaluation import coco
 from detector.inference.calibrated import link_of
 from detector.laboratory.compare import statistics, study, verdict
+from detector.laboratory.compare.metric import Metric
 from detector.laboratory.compare.resampling import Resampled
 from detector.laboratory.compare.study import Files, Plain
 from detector.laboratory.report.scores import score_counts
@@ -29,11 +30,13 @@ from detector.runs.run_folder import RunFolder
 METRICS = tuple(metric.name for metric in coco.METRICS)
 
 
-def collect(files: Files, val: Annotations, *, draws: int) -> Plain:
-    """The content of results.json. val: the images that the runs were scored on.
+def collect(files: Files, val: Annotations, *, draws: int, metric: Metric | None = None) -> Plain:
+    """The content of results.json. val: the images that the runs were scored on. metric: by which
+    they are compared; None: AP.
 
     Raises ConfigError where two losses of one seed did not see the same images.
     """
+    metric = metric or Metric()
     asked = study.read_json(files.study)
     truth = coco.ground_truth(val)
     runs: list[Plain] = []
@@ -43,23 +46,37 @@ def collect(files: Files, val: Annotations, *, draws: int) -> Plain:
             run = {"loss": loss, "seed": seed, **read_run(files.run(loss, seed), files.folder)}
             if run["state"] == "done":
                 facts, packed = analyse(files.run(loss, seed), truth)
-                resampled[loss, seed] = Resampled.of(packed)
+                resampled[loss, seed] = metric.of(packed)
                 run |= facts
+                if metric.text not in run:  # COCO's own are those of the evaluator
+                    run[metric.text] = metric_of(resampled[loss, seed])
             runs.append(run)
     require_same_images(runs)
-    comparisons = statistics.comparisons(runs, resampled, asked["losses"], draws=draws)
+    comparisons = statistics.comparisons(
+        runs, resampled, asked["losses"], draws=draws, metric=metric.text
+    )
     content = {
         "losses": asked["losses"],
         "arms": asked["arms"],
         "seeds": asked["seeds"],
         "steps": asked["steps"],
+        "epochs": asked.get("epochs"),
+        "metric": metric.text,
+        "metric_in_words": metric.words,
         "lr_search": asked["lr_search"],
         "runs": runs,
-        "summary": statistics.summary(runs, asked["losses"]),
+        "summary": statistics.summary(runs, asked["losses"], metric.text),
         "comparisons": comparisons,
         "conventions": conventions(),
     }
     return {**content, "verdict": verdict.in_words(content)}
+
+
+def metric_of(found: Resampled) -> float | None:
+    """The metric of a run on the val images as they are, each once."""
+    if not found.classes:
+        return None
+    return _known(float(found.ap(np.ones((1, found.num_images)))[0]))
 
 
 def read_run(folder: Path, root: Path) -> Plain:

@@ -12,10 +12,11 @@ from typing import Any
 from detector.config import from_plain
 from detector.config.registry import DATASETS
 from detector.data.annotations import Annotations
-from detector.errors import ConfigError, Preempted
+from detector.errors import ConfigError, Preempted, did_you_mean
 from detector.laboratory.compare import search, study, tables
 from detector.laboratory.compare.collect import collect
 from detector.laboratory.compare.comparison import Comparison
+from detector.laboratory.compare.metric import Metric, parse
 from detector.laboratory.compare.progress import Progress
 from detector.laboratory.compare.study import Arm, Compose, Files, Plain
 from detector.runs import launch
@@ -29,11 +30,13 @@ REPORT = "detector.laboratory.report.report"
 
 @dataclass(frozen=True)
 class Plan:
-    """arms and the config of each; steps: of a run; val: what is scored, as the runs see it."""
+    """arms and the config of each; steps, epochs: of a run; val: what is scored, as the runs see
+    it."""
 
     arms: list[Arm]
     configs: dict[str, Plain]
     steps: int
+    epochs: float
     val: Annotations
     data: Plain
 
@@ -72,7 +75,7 @@ def compare(
     ]
     results = run_all(jobs, files.runs, machine, plan.steps, stop)
     require_not_stopped(results, files, stop)
-    return finish(files, plan.val, results, draws=config.draws)
+    return finish(files, plan.val, results, draws=config.draws, metric=parse(config.metric))
 
 
 def make_plan(arms: list[Arm], config: Comparison, compose: Compose, base: Plain) -> Plan:
@@ -87,10 +90,19 @@ def make_plan(arms: list[Arm], config: Comparison, compose: Compose, base: Plain
     configs = {arm.name: study.conditions(arm, compose, base) for arm in arms}
     for plain in configs.values():
         check(plain)
+    require_class(parse(config.metric), val)
     limit = checked.evaluation.limit
     scored = val if limit is None else val.select(range(min(limit, len(val))))
     facts = {"train": describe(train), "val": describe(scored), "name": checked.data.name}
-    return Plan(arms, configs, steps, scored, facts)
+    return Plan(arms, configs, steps, steps * checked.batch_size / len(train), scored, facts)
+
+
+def require_class(metric: Metric, val: Annotations) -> None:
+    """Raises ConfigError for the metric of a class that is not there, before any training."""
+    if metric.only is not None and metric.only not in val.classes:
+        hint = did_you_mean(metric.only, val.classes)
+        known = ", ".join(val.classes)
+        raise ConfigError(f"metric: no class {metric.only!r}{hint}; allowed: {known}")
 
 
 def check(plain: Plain) -> None:
@@ -127,6 +139,7 @@ def write_study(files: Files, config: Comparison, plan: Plan, search: Plain | No
         "arms": {arm.name: " ".join(arm.words) for arm in plan.arms},
         "seeds": list(range(config.seeds)),
         "steps": plan.steps,
+        "epochs": plan.epochs,
         "guided_scale": any(plain["guided_scale"] for plain in plan.configs.values()),
         "lr_search": search,
         "command": study.command(),
@@ -157,9 +170,16 @@ def require_not_stopped(results: Sequence[Result], files: Files, stop: StopReque
         )
 
 
-def finish(files: Files, val: Annotations, results: Sequence[Result], *, draws: int) -> int:
+def finish(
+    files: Files,
+    val: Annotations,
+    results: Sequence[Result],
+    *,
+    draws: int,
+    metric: Metric | None = None,
+) -> int:
     """Writes results.json, results.csv, report.md and, where it can, report.html."""
-    content = collect(files, val, draws=draws)
+    content = collect(files, val, draws=draws, metric=metric)
     study.write_json(files.results, content)
     tables.write(files, content)
     print("\n".join(content["verdict"]), flush=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from detector.config import Config
 from detector.config.schema import require, require_at_least
+from detector.laboratory.compare.metric import parse
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,9 @@ class Comparison:
 
     train: the conditions that all losses share. losses: entries such as "focal" or
     "focal loss.gamma=1". points: evaluations over a run. lr_search: factors on the learning rate
-    that are tried for each loss. draws: of the intervals. sweep: overrides of the steps, of which
-    each is a comparison of its own. probes: whether the runs record their own training.
+    that are tried for each loss. draws: of the intervals. metric: by which they are compared; it
+    may be another one where the same command is given again. sweep: overrides of the steps, of
+    which each is a comparison of its own. probes: whether the runs record their own training.
     """
 
     train: Config
@@ -25,6 +27,7 @@ class Comparison:
     points: int = 6
     lr_search: tuple[float, ...] = ()
     draws: int = 500
+    metric: str = "AP"
     sweep: tuple[str, ...] = ()
     probes: bool = True
 
@@ -32,6 +35,7 @@ class Comparison:
         require(len(self.losses) > 0, "losses: none given, at least one is needed")
         require_at_least(1, self, "seeds", "parallel", "points")
         require_at_least(100, self, "draws")
+        parse(self.metric)
         is_sound = all(0 < factor < float("inf") for factor in self.lr_search)
         require(is_sound, f"lr_search: {list(self.lr_search)} given, factors above 0 are needed")
         is_single = len(set(self.lr_search)) == len(self.lr_search)

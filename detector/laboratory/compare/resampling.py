@@ -7,12 +7,13 @@ sums. COCO's rule: precision is the best at a recall or a greater one, read at 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from detector.analysis.curves import RECALLS
-from detector.analysis.matching import COCO_THRESHOLDS, match
+from detector.analysis.matching import COCO_THRESHOLDS, Matching, match
 from detector.analysis.packing import Packed
 
 
@@ -20,10 +21,11 @@ from detector.analysis.packing import Packed
 class OfClass:
     """The detections of a class, by falling score.
 
-    images (S,): of each; hits, counted (T, S) bool: right, and not ignored; objects (I,): how many
-    of the class an image has.
+    scores (S,); images (S,): of each; hits, counted (T, S) bool: right, and not ignored; objects
+    (I,): how many of the class an image has.
     """
 
+    scores: np.ndarray
     images: np.ndarray
     hits: np.ndarray
     counted: np.ndarray
@@ -32,36 +34,46 @@ class OfClass:
 
 @dataclass(frozen=True)
 class Resampled:
-    """What AP needs of a run, class by class; classes without objects are left out."""
+    """What a metric needs of a run, class by class; classes without objects are left out.
+
+    value: (R,) the metric of a class on draws with weights (R, I); None: AP.
+    """
 
     num_images: int
     classes: tuple[OfClass, ...]
+    value: Callable[[OfClass, np.ndarray], np.ndarray] | None = None
 
     @staticmethod
-    def of(packed: Packed) -> Resampled:
-        """Matches once, at COCO's ten thresholds."""
-        matching = match(packed, COCO_THRESHOLDS)
+    def of(
+        packed: Packed,
+        matching: Matching | None = None,
+        only: int | None = None,
+        value: Callable[[OfClass, np.ndarray], np.ndarray] | None = None,
+    ) -> Resampled:
+        """Matches once; by default at COCO's ten thresholds. only: one class in [0, K)."""
+        matching = match(packed, COCO_THRESHOLDS) if matching is None else matching
         found, objects = packed.found, packed.objects
         wanted = ~matching.ignored_objects
         classes = []
-        for k in range(packed.num_classes):
+        for k in range(packed.num_classes) if only is None else [only]:
             mine = np.flatnonzero(found.labels == k)
             mine = mine[np.argsort(-found.scores[mine], kind="stable")]
             owners = objects.images[wanted & (objects.labels == k)]
             if len(owners):
                 classes.append(
                     OfClass(
+                        scores=found.scores[mine],
                         images=found.images[mine],
                         hits=matching.hits[:, mine],
                         counted=~matching.ignored[:, mine],
                         objects=np.bincount(owners, minlength=packed.num_images),
                     )
                 )
-        return Resampled(packed.num_images, tuple(classes))
+        return Resampled(packed.num_images, tuple(classes), value)
 
     def ap(self, weights: np.ndarray) -> np.ndarray:
-        """(R,) AP of draws with weights (R, I); nan where no object was drawn."""
-        columns = [_class_ap(part, weights) for part in self.classes]
+        """(R,) AP, or the metric, of draws with weights (R, I); nan where no object was drawn."""
+        columns = [(self.value or _class_ap)(part, weights) for part in self.classes]
         table = np.array(columns).reshape(len(columns), len(weights))
         there = ~np.isnan(table)
         number = there.sum(axis=0)

@@ -37,9 +37,10 @@ def comparisons(
     *,
     draws: int,
     seed: int = 0,
+    metric: str = "AP",
 ) -> list[Row]:
-    """The difference in AP of every two losses, over the seeds that both have finished."""
-    aps = {(run["loss"], run["seed"]): run["AP"] for run in runs if run["state"] == "done"}
+    """The difference in a metric of every two losses, over the seeds that both have finished."""
+    aps = {(run["loss"], run["seed"]): run[metric] for run in runs if run["state"] == "done"}
     drawn = drawn_aps(resampled, draws=draws, seed=seed) if _needs_draws(aps, losses) else {}
     result = []
     for one, other in combinations(losses, 2):
@@ -51,7 +52,7 @@ def comparisons(
             {
                 "loss": one,
                 "against": other,
-                "metric": "AP",
+                "metric": metric,
                 "seeds": seeds,
                 "differences": differences,
                 **spread(differences, pairs, seed=seed),
@@ -114,25 +115,31 @@ def half_width(drawn: np.ndarray, *, seed: int = 0, level: float = LEVEL) -> flo
     return float(stdtrit(number - 1, (1 + level) / 2) * error)
 
 
-def summary(runs: Sequence[Row], losses: Sequence[str]) -> list[Row]:
-    """Means over the finished seeds of each loss, with the least and the greatest AP."""
+def summary(runs: Sequence[Row], losses: Sequence[str], metric: str = "AP") -> list[Row]:
+    """Means over the finished seeds of each loss, with the least and the greatest AP, and those of
+    the metric where it is another."""
     rows = []
     for loss in losses:
         done = [run for run in runs if run["loss"] == loss and run["state"] == "done"]
-        aps = [run["AP"] for run in done if run["AP"] is not None]
+        names = dict.fromkeys((*MEANS, metric))
         rows.append(
             {
                 "loss": loss,
                 "seeds_done": len(done),
-                **{name: mean_of([run[name] for run in done]) for name in MEANS},
-                "AP_low": min(aps, default=None),
-                "AP_high": max(aps, default=None),
+                **{name: mean_of([run[name] for run in done]) for name in names},
+                **_range(done, "AP"),
+                **_range(done, metric),
                 "optimal_lrp": mean_of([run["optimal_lrp"]["value"] for run in done]),
                 "calibration": _calibration(done),
                 "per_class": _per_class(done),
             }
         )
     return rows
+
+
+def _range(done: Sequence[Row], name: str) -> dict[str, float | None]:
+    known = [run[name] for run in done if run[name] is not None]
+    return {f"{name}_low": min(known, default=None), f"{name}_high": max(known, default=None)}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:

@@ -109,7 +109,7 @@ def conditions(arm: Arm, compose: Compose, base: Plain) -> Plain:
 def with_rhythm(plain: Plain, num_steps: int, points: int) -> Plain:
     """The config with so many evaluations over the run, unless it says itself when to evaluate."""
     plain = copy.deepcopy(plain)
-    if plain["evaluation"]["every"] is None and points > 1:
+    if plain["evaluation"]["every"] in (None, "auto") and points > 1:
         plain["evaluation"]["every"] = max(1, -(-num_steps // points))
     return plain
 

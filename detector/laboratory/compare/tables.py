@@ -19,15 +19,16 @@ MEASURE = "D-ECE"
 
 def write(files: Files, content: Plain) -> None:
     """results.csv, a row for each run, and report.md."""
-    files.table.write_text(as_csv(content["runs"]))
+    files.table.write_text(as_csv(content["runs"], content.get("metric", "AP")))
     files.report.write_text(as_markdown(content, read_json(files.study)))
 
 
-def as_csv(runs: Sequence[Plain]) -> str:
+def as_csv(runs: Sequence[Plain], metric: str = "AP") -> str:
     """A row for each run, empty where a number does not exist."""
     classes = next((list(run["per_class"]) for run in runs if "per_class" in run), [])
     calibration = [f"{MEASURE} {kind}" for kind in CALIBRATORS]
-    names = ["loss", "seed", "state", *ACCURACY, *calibration, *COST, "step", "images"]
+    more = [] if metric in ACCURACY else [metric]
+    names = ["loss", "seed", "state", *ACCURACY, *more, *calibration, *COST, "step", "images"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, *(f"AP {name}" for name in classes)])
@@ -55,7 +56,7 @@ def as_markdown(content: Plain, study: Plain) -> str:
         _searched(content),
         "## Accuracy",
         "Means over the finished seeds; AP with the range of the seeds.",
-        escaped_markdown(accuracy(content["summary"])),
+        escaped_markdown(accuracy(content["summary"], content.get("metric", "AP"))),
         "## AP by class",
         escaped_markdown(by_class(content["summary"])),
         "## Calibration",
@@ -66,7 +67,7 @@ def as_markdown(content: Plain, study: Plain) -> str:
         "## Time and memory",
         escaped_markdown(cost(content["summary"])),
         "## Every difference",
-        escaped_markdown(pairs(content["comparisons"])),
+        escaped_markdown(pairs(content["comparisons"], content.get("metric_in_words", "AP"))),
         "## Images",
         "The chain over the images of each step and their random draws; it is the same for all "
         "losses of a seed, or there would be no report.",
@@ -86,12 +87,15 @@ def _searched(content: Plain) -> str:
     )
 
 
-def accuracy(summary: list[Plain]) -> list[list[str]]:
-    rows = [["loss", "seeds", "AP", "range", *ACCURACY[1:-1], "optimal LRP"]]
-    for row in [*ranking(summary), *(row for row in summary if row["AP"] is None)]:
-        span = f"{digits(row['AP_low'])} .. {digits(row['AP_high'])}"
-        rest = [digits(row[name]) for name in ACCURACY[1:]]
-        rows.append([row["loss"], str(row["seeds_done"]), digits(row["AP"]), span, *rest])
+def accuracy(summary: list[Plain], metric: str = "AP") -> list[list[str]]:
+    """By falling metric, which has a column of its own and its range."""
+    others = [name for name in ACCURACY if name != metric]
+    heads = [name.replace("optimal_lrp", "optimal LRP") for name in others]
+    rows = [["loss", "seeds", metric, "range", *heads]]
+    for row in [*ranking(summary, metric), *(row for row in summary if row[metric] is None)]:
+        span = f"{digits(row[f'{metric}_low'])} .. {digits(row[f'{metric}_high'])}"
+        rest = [digits(row[name]) for name in others]
+        rows.append([row["loss"], str(row["seeds_done"]), digits(row[metric]), span, *rest])
     return rows
 
 
@@ -119,8 +123,9 @@ def cost(summary: list[Plain]) -> list[list[str]]:
     return rows
 
 
-def pairs(comparisons: list[Plain]) -> list[list[str]]:
-    rows = [["loss", "against", "difference in AP", "low", "high", "low and high are", "verdict"]]
+def pairs(comparisons: list[Plain], metric: str = "AP") -> list[list[str]]:
+    head = f"difference in {metric}"
+    rows = [["loss", "against", head, "low", "high", "low and high are", "verdict"]]
     for row in comparisons:
         numbers = [digits(row[name]) for name in ("mean", "low", "high")]
         number = len(row["differences"])
@@ -151,4 +156,4 @@ def escape(text: str) -> str:
 
 def console(content: Plain) -> str:
     """Accuracy for a terminal."""
-    return "\n".join(aligned(accuracy(content["summary"])))
+    return "\n".join(aligned(accuracy(content["summary"], content.get("metric", "AP"))))

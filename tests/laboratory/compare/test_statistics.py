@@ -104,7 +104,8 @@ def perfect(share: float) -> Resampled:
     """100 images with an object each, found in the first `share` of them."""
     found = np.arange(round(100 * share))
     hits = np.ones((10, len(found)), dtype=bool)
-    return Resampled(100, (OfClass(found, hits, hits, np.ones(100, dtype=np.int64)),))
+    scores = np.linspace(1, 0, len(found))
+    return Resampled(100, (OfClass(scores, found, hits, hits, np.ones(100, dtype=np.int64)),))
 
 
 def test_only_seeds_that_both_have_finished_are_compared() -> None:

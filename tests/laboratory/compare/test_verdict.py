@@ -135,3 +135,47 @@ def test_steps_that_were_left_out_are_named() -> None:
 def test_a_single_seed_is_not_called_every_seed() -> None:
     line = in_words(results({"ssd": [0.2], "focal": [0.4]}))[0]
     assert line == "focal is above ssd with the one seed there is: mean AP 0.400 over one seed."
+
+
+def curves(content: dict[str, Any], aps: dict[str, list[float]]) -> dict[str, Any]:
+    """The results with AP over training, at steps 100, 200, ..."""
+    for run in content["runs"]:
+        points = enumerate(aps[run["loss"]], 1)
+        run["ap_over_training"] = [{"step": 100 * i, "AP": ap} for i, ap in points]
+    return {**content, "losses": list(aps), "epochs": 2.5}
+
+
+def test_curves_that_still_rise_are_named_with_the_epoch_at_which_the_runs_stopped() -> None:
+    content = results({"ssd": [0.2] * 5, "focal": [0.4] * 5}, 0.05)
+    lines = in_words(curves(content, {"ssd": [0.1, 0.195, 0.2], "focal": [0.1, 0.3, 0.4]}))
+    assert lines[-1] == (
+        "AP still rose between steps 200 and 300 (epoch 2.5), where the runs stopped: focal by "
+        "0.100; longer runs may end in another order."
+    )
+
+
+def test_nothing_is_said_of_curves_that_are_level_or_were_not_kept() -> None:
+    content = results({"ssd": [0.2] * 5, "focal": [0.4] * 5}, 0.05)
+    expected = in_words(content)
+    level = {"ssd": [0.1, 0.195, 0.2], "focal": [0.1, 0.4, 0.4]}
+    assert in_words(curves(content, level)) == expected
+    assert in_words(curves(content, {"ssd": [0.2], "focal": [0.4]})) == expected
+
+
+def test_a_class_that_no_loss_finds_is_named() -> None:
+    content = results({"ssd": [0.2] * 5, "focal": [0.4] * 5}, 0.05)
+    content["summary"][0]["per_class"] = {"a": 0.4, "b": 0.0, "c": 0.004, "d": None}
+    content["summary"][1]["per_class"] = {"a": 0.8, "b": 0.001, "c": 0.1, "d": None}
+    assert in_words(content)[-1].startswith("No loss finds b (AP below 0.005 for each): ")
+
+
+def test_another_metric_is_called_by_its_name_and_decides_the_order() -> None:
+    content = results({"ssd": [0.2] * 5, "focal": [0.4] * 5}, 0.05)
+    for row in (*content["summary"], *content["runs"]):
+        row["recall@fppi=0.1"] = {"ssd": 0.7, "focal": 0.5}[row["loss"]]
+    for row in content["comparisons"]:
+        row |= {"mean": 0.2, "low": 0.1, "high": 0.3, "verdict": "above"}
+    words = "recall at 0.1 false alarms per image"
+    lines = in_words({**content, "metric": "recall@fppi=0.1", "metric_in_words": words})
+    assert lines[0] == f"ssd is above focal: mean {words} 0.700 over 5 seeds."
+    assert lines[1].startswith(f"ssd against focal: +0.200 {words} (95% interval ")
