@@ -10,7 +10,9 @@ from detector.config.schema import require, require_at_least
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """channels: width of P3 to P7. p6_source: what P6 is made from; "c5" is Lin et al. 2017.
+    """What all necks have. channels: width of all levels.
+
+    p6_source: what P6 is made from by convolution; "c5" is Lin et al. 2017.
 
     p7_relu: P7 is made from relu(P6), as there; mmdetection's from P6 itself. init: of the weights;
     mmdetection's is xavier_uniform.
@@ -24,7 +26,9 @@ class FPNConfig:
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """size: side on a level in units of its stride. scales, ratios (h / w): as in Lin et al. 2017.
+    """levels: the first and the last one, (3, 7) is P3 to P7; 2 to 5 and 5 to 7 are allowed.
+
+    size: side on a level in units of its stride. scales, ratios (h / w): as in Lin et al. 2017.
 
     offset: where in its cell an anchor is centred, 0.5 is the middle; in torchvision, detectron2
     and mmdetection it is 0, a corner. stride_mode: "image" is torchvision's, whole pixels of the
@@ -32,6 +36,7 @@ class AnchorConfig:
     round_to_pixels: sides cut and corners rounded to whole pixels, as in torchvision.
     """
 
+    levels: tuple[int, int] = (3, 7)
     size: float = 4.0
     scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -39,14 +44,33 @@ class AnchorConfig:
     stride_mode: Literal["fixed", "image"] = "fixed"
     round_to_pixels: bool = False
 
+    def __post_init__(self) -> None:
+        first, last = self.levels
+        require(
+            2 <= first <= 5 <= last <= 7,
+            f"levels: {list(self.levels)} given, a first one of 2 to 5 and a last one of 5 to 7 "
+            "are allowed",
+        )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between the cells of each level, finest first: 8 for P3."""
+        first, last = self.levels
+        return tuple(2**level for level in range(first, last + 1))
+
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Two towers of `num_convs` 3 x 3 convolutions, shared over levels."""
+    """Two towers of `num_convs` 3 x 3 convolutions, shared over levels.
+
+    norm: batch is a live batch norm of its own for each level, since the levels differ in their
+    statistics, after convolutions that they share (Tan et al. 2020, arXiv 1911.09070; "SepBN" of
+    RTMDet, Lyu et al. 2022, arXiv 2212.07784, section 3.2).
+    """
 
     channels: int = 256
     num_convs: int = 4
-    norm: Literal["none", "group"] = "none"
+    norm: Literal["none", "group", "batch"] = "none"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ LOSSES: Registry[Any] = Registry("loss", "detector.losses")
 BOX_LOSSES: Registry[Any] = Registry("box_loss", "detector.box_losses")
 MATCHERS: Registry[Any] = Registry("matcher", "detector.matchers")
 BACKBONES: Registry[Any] = Registry("backbone", "detector.models.backbones")
+NECKS: Registry[Any] = Registry("neck", "detector.models.necks")
 DATASETS: Registry[Any] = Registry("data", "detector.data.readers")
 AUGMENTATIONS: Registry[Any] = Registry("augment", "detector.data.transforms")
 OPTIMIZERS: Registry[Any] = Registry("optim", "detector.optim.optimizers")
@@ -105,6 +106,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
         AUGMENTATIONS,
         OPTIMIZERS,
         SCHEDULES,
+        NECKS,
     )
 }
 """By kind, which is the key of the part in a config."""

@@ -120,6 +120,7 @@ class Config:
     augment: Plug
     optim: Plug
     schedule: Plug
+    neck: Plug = Plug("fpn", {})  # noqa: RUF009  frozen; runs from before it was a choice had this
     model: ModelConfig = ModelConfig()  # noqa: RUF009  frozen, so it can be shared
     evaluation: EvaluationConfig = EvaluationConfig()
     loader: LoaderConfig = LoaderConfig()

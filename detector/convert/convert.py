@@ -37,7 +37,9 @@ def empty_model(plain: dict[str, Any]) -> Detector:
     """The model of a config with the classes of COCO, its weights not read."""
     config = from_plain(plain)
     layout = LOSSES.build(config.loss, len(CLASSES)).layout
-    return build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
+    return build_detector(
+        config.backbone, config.model, layout, 0.01, neck=config.neck, pretrained=False
+    )
 
 
 def content(model: Detector, plain: dict[str, Any]) -> dict[str, Any]:

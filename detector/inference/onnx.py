@@ -54,7 +54,7 @@ class Outputs(nn.Module):
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, A, D) and deltas (N, A, 4) of images (N, 3, H, W) from 0 to 255."""
         model = self.model
-        return model.head(model.fpn(model.backbone(model.normalize(images, sizes))))
+        return model.head(model.pyramid(model.normalize(images, sizes)))
 
 
 @dataclass(frozen=True)

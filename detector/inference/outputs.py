@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from detector.config.model import AnchorConfig, CoderConfig, PostprocessConfig
 from detector.errors import ConfigError, DivergedError
 
-STRIDES = (8, 16, 32, 64, 128)
-"""Of P3 to P7."""
-
 MAX_LOG_SCALE = math.log(1000 / 16)
 """Where decoded dw and dh are cut, as in `detector.boxes`."""
 
@@ -34,7 +31,7 @@ def anchors_of(config: AnchorConfig, height: int, width: int) -> tuple[Floats, l
         raise ConfigError(
             f"model.anchors.stride_mode: {config.stride_mode} given, graphs have fixed strides"
         )
-    levels = [_level(config, stride, height, width) for stride in STRIDES]
+    levels = [_level(config, stride, height, width) for stride in config.strides]
     return np.concatenate(levels).astype(np.float32), [len(level) for level in levels]
 
 

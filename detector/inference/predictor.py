@@ -176,7 +176,9 @@ def restore(saved: dict[str, Any], config: Config, path: str, device: torch.devi
     precision = choose(config.precision, device)
     loss: ClassLoss = LOSSES.build(config.loss, len(saved["classes"]))
     layout = loss.layout
-    model = build_detector(config.backbone, config.model, layout, 0.01, pretrained=False)
+    model = build_detector(
+        config.backbone, config.model, layout, 0.01, neck=config.neck, pretrained=False
+    )
     model.load_state_dict(weights_to_evaluate(saved))
     return Predictor(
         prepare(model, precision, device, channels_last=config.channels_last).eval(),

@@ -21,18 +21,19 @@ MAX_CACHED = 32
 class AnchorGenerator:
     """Makes the anchors of an image from the sizes of its feature maps.
 
-    strides: pixels between the cells of each level, finest first. They are fixed, whatever the
-    image's size, and nothing is rounded to whole pixels, unless the config says otherwise.
+    strides: pixels between the cells of each level, finest first; None: those of the config's
+    levels. They are fixed, whatever the image's size, and nothing is rounded to whole pixels,
+    unless the config says otherwise.
     """
 
-    def __init__(self, config: AnchorConfig, strides: Sequence[int] = (8, 16, 32, 64, 128)) -> None:
+    def __init__(self, config: AnchorConfig, strides: Sequence[int] | None = None) -> None:
         for key in ("scales", "ratios"):
             values: tuple[float, ...] = getattr(config, key)
             is_fit = len(values) > 0 and min(values) > 0
             require(is_fit, f"model.anchors.{key}: {list(values)} given, numbers above 0 needed")
         require(config.size > 0, f"model.anchors.size: {config.size} given, above 0 is needed")
         self.config = config
-        self.strides = tuple(strides)
+        self.strides = config.strides if strides is None else tuple(strides)
         self._cache: dict[tuple[Sizes, tuple[int, int] | None, torch.device], Anchors] = {}
 
     @property

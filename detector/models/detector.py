@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from detector.config.model import ModelConfig
-from detector.config.registry import BACKBONES
-from detector.config.schema import Plug
+from detector.config.registry import BACKBONES, NECKS
+from detector.config.schema import Plug, require
 from detector.layouts import Layout
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone
 from detector.models.coder import BoxCoder, build_coder
 from detector.models.head import Head
-from detector.models.necks.fpn import FPN
+from detector.models.necks.base import Neck
 from detector.structures import Anchors, Batch, Predictions
 
 
@@ -24,7 +24,7 @@ class Detector(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, backbone: Backbone, fpn: FPN, head: Head, anchors: AnchorGenerator, coder: BoxCoder
+        self, backbone: Backbone, fpn: Neck, head: Head, anchors: AnchorGenerator, coder: BoxCoder
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -38,12 +38,19 @@ class Detector(nn.Module):
 
     def forward(self, batch: Batch) -> Predictions:
         """What the model says, in training and evaluation alike."""
-        features = self.fpn(self.backbone(self.normalize(batch.images, batch.sizes)))
+        features = self.pyramid(self.normalize(batch.images, batch.sizes))
         logits, deltas = self.head(features)
         sizes = [(x.shape[-2], x.shape[-1]) for x in features]
         height, width = batch.images.shape[-2:]
         anchors = self.anchors(sizes, logits.device, (height, width))
         return Predictions(logits, deltas, anchors, self.coder)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """The levels, finest first, of normalised images (N, 3, H, W)."""
+        first, _ = self.anchors.config.levels
+        if first == 2:
+            return self.fpn(self.backbone.from_c2(images))
+        return self.fpn(self.backbone(images)[first - 3 :])
 
     def anchors_for(self, batch: Batch) -> Anchors:
         """The anchors that `forward` will give for this batch; a matcher can work before it."""
@@ -65,8 +72,17 @@ class Detector(nn.Module):
         return pixels.masked_fill_(padding, 0)
 
 
+DEFAULT_NECK = Plug("fpn", {})
+
+
 def build_detector(
-    backbone: Plug, model: ModelConfig, layout: Layout, prior: float, *, pretrained: bool = True
+    backbone: Plug,
+    model: ModelConfig,
+    layout: Layout,
+    prior: float,
+    *,
+    neck: Plug = DEFAULT_NECK,
+    pretrained: bool = True,
 ) -> Detector:
     """The detector of a config, its class outputs beginning at the probability `prior`.
 
@@ -77,13 +93,27 @@ def build_detector(
     if pretrained:
         body.load_pretrained()
     anchors = AnchorGenerator(model.anchors)
+    levels = model.anchors.levels
+    fpn: Neck = NECKS.build(neck, channels_from(body, levels[0]), model.fpn, levels)
     head = Head(
         model.fpn.channels,
         anchors.num_per_cell,
         layout.num_outputs,
         layout.initial_bias(prior),
         model.head,
+        len(anchors.strides),
     )
-    return Detector(
-        body, FPN(body.out_channels, model.fpn), head, anchors, build_coder(model.coder)
+    return Detector(body, fpn, head, anchors, build_coder(model.coder))
+
+
+def channels_from(backbone: Backbone, first: int) -> tuple[int, ...]:
+    """The channels of a backbone's maps from a level, 2 for C2, to C5. Raises ConfigError."""
+    if first > 2:
+        return backbone.out_channels[first - 3 :]
+    require(
+        backbone.c2_channels is not None,
+        "model.anchors.levels: a first level of 2 given, but this backbone has no map of stride 4; "
+        "3 to 5 are allowed",
     )
+    assert backbone.c2_channels is not None
+    return (backbone.c2_channels, *backbone.out_channels)

@@ -19,8 +19,9 @@ from detector.models.norm import group_norm
 class Head(nn.Module):
     """Class outputs and box deltas of every anchor of every level.
 
-    num_anchors: of one cell. num_outputs: D, by the layout. bias: (D,), with which an anchor's
-    class outputs begin; the other biases begin at 0, weights with a deviation of 0.01.
+    num_levels: of the pyramid, for norms of their own. num_anchors: of one cell. num_outputs: D, by
+    the layout. bias: (D,), with which an anchor's class outputs begin; the other biases begin at 0,
+    weights with a deviation of 0.01.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Head(nn.Module):
         num_outputs: int,
         bias: Tensor,
         config: HeadConfig,
+        num_levels: int = 5,
     ) -> None:
         super().__init__()
         require(config.channels > 0, f"model.head.channels: {config.channels} given, 1 is least")
@@ -37,8 +39,8 @@ class Head(nn.Module):
             config.num_convs >= 0, f"model.head.num_convs: {config.num_convs} given, 0 is least"
         )
         self.num_outputs = num_outputs
-        self.class_tower = make_tower(in_channels, config)
-        self.box_tower = make_tower(in_channels, config)
+        self.class_tower = make_tower(in_channels, config, num_levels)
+        self.box_tower = make_tower(in_channels, config, num_levels)
         width = config.channels if config.num_convs > 0 else in_channels
         self.class_outputs = nn.Conv2d(width, num_anchors * num_outputs, 3, padding=1)
         self.box_outputs = nn.Conv2d(width, num_anchors * 4, 3, padding=1)
@@ -55,22 +57,42 @@ class Head(nn.Module):
 
         The order of A is that of `AnchorGenerator`: level, row, column, anchor of the cell.
         """
-        logits = [self.class_outputs(self.class_tower(x)) for x in features]
-        deltas = [self.box_outputs(self.box_tower(x)) for x in features]
+        levels = list(enumerate(features))
+        logits = [self.class_outputs(self.class_tower(x, level)) for level, x in levels]
+        deltas = [self.box_outputs(self.box_tower(x, level)) for level, x in levels]
         return flatten_levels(logits, self.num_outputs), flatten_levels(deltas, 4)
 
 
-def make_tower(in_channels: int, config: HeadConfig) -> nn.Sequential:
-    """`num_convs` times: 3 x 3 convolution, group norm where configured, ReLU."""
+class Tower(nn.Sequential):
+    """Modules one after another, for the map of one level."""
+
+    def forward(self, x: Tensor, level: int) -> Tensor:  # type: ignore[override]
+        """(N, C, H, W) -> (N, channels, H, W). level: which of the levels, 0 the finest."""
+        for module in self:
+            x = module[level](x) if isinstance(module, LevelNorms) else module(x)
+        return x
+
+
+class LevelNorms(nn.ModuleList):
+    """A batch norm for each level."""
+
+    def __init__(self, channels: int, num_levels: int) -> None:
+        super().__init__(nn.BatchNorm2d(channels) for _ in range(num_levels))
+
+
+def make_tower(in_channels: int, config: HeadConfig, num_levels: int) -> Tower:
+    """`num_convs` times: 3 x 3 convolution, norm where configured, ReLU."""
     layers: list[nn.Module] = []
     for i in range(config.num_convs):
         channels = in_channels if i == 0 else config.channels
-        has_norm = config.norm == "group"
+        has_norm = config.norm != "none"
         layers.append(nn.Conv2d(channels, config.channels, 3, padding=1, bias=not has_norm))
-        if has_norm:
+        if config.norm == "group":
             layers.append(group_norm(config.channels))
+        elif config.norm == "batch":
+            layers.append(LevelNorms(config.channels, num_levels))
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+    return Tower(*layers)
 
 
 def flatten_levels(maps: Sequence[Tensor], width: int) -> Tensor:

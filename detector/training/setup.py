@@ -149,7 +149,9 @@ def make_model(
 ) -> Detector:
     """The model on its device, with the weights that it starts from."""
     pretrained = config.weights is None
-    model = build_detector(config.backbone, config.model, layout, prior, pretrained=pretrained)
+    model = build_detector(
+        config.backbone, config.model, layout, prior, neck=config.neck, pretrained=pretrained
+    )
     if config.weights is not None:
         loaded = start_from(config.weights, model, config, layout, classes)
         if world.is_main:

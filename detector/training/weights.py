@@ -117,7 +117,8 @@ def _keys_of_model(config: Config) -> dict[str, Any]:
     parts = asdict(config.model)
     parts.pop("postprocess")
     found = {f"model.{part}.{k}": v for part, node in parts.items() for k, v in node.items()}
-    found |= {f"backbone.{k}": v for k, v in config.backbone.options.items()}
+    for part, plug in (("backbone", config.backbone), ("neck", config.neck)):
+        found |= {f"{part}.{k}": v for k, v in plug.options.items()}
     return {key: value for key, value in found.items() if key not in NOT_OF_THE_WEIGHTS}
 
 

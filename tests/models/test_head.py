@@ -18,7 +18,9 @@ BIAS = torch.tensor([-1.0, 0.5, 2.0])
 
 def make_head(**options: object) -> Head:
     torch.manual_seed(0)
-    return Head(8, 2, 3, BIAS, HeadConfig(**{"channels": 16, "num_convs": 2, **options}))  # type: ignore[arg-type]
+    num_levels = options.pop("num_levels", 5)
+    config = HeadConfig(**{"channels": 16, "num_convs": 2, **options})  # type: ignore[arg-type]
+    return Head(8, 2, 3, BIAS, config, num_levels)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -81,6 +83,24 @@ def test_levels_are_treated_alike() -> None:
     alone = head([fine])
     for both, one in zip(together, alone, strict=True):
         assert torch.equal(both[:, : one.shape[1]], one)
+
+
+def test_batch_norm_has_statistics_of_its_own_for_each_level_and_shared_convolutions() -> None:
+    head = make_head(norm="batch", num_levels=2)
+    fine, coarse = 5 + torch.randn(2, 8, 6, 6), 100 * torch.randn(2, 8, 3, 3) - 50
+    for tower in (head.class_tower, head.box_tower):
+        x = tower[0](fine)
+        other = tower[0](coarse)
+        tower(fine, 0)
+        tower(coarse, 1)
+        norms = tower[1]
+        assert isinstance(norms, nn.ModuleList)
+        for norm, seen in zip(norms, (x, other), strict=True):
+            # One step of the running mean from 0 with momentum 0.1, in float32.
+            torch.testing.assert_close(norm.running_mean, 0.1 * seen.mean((0, 2, 3)))
+    assert sum(isinstance(m, nn.Conv2d) for m in head.modules()) == 6
+    logits, deltas = head([fine, coarse])
+    assert (logits.shape, deltas.shape) == ((2, 90, 3), (2, 90, 4))
 
 
 def test_without_convolutions_the_outputs_read_the_pyramid() -> None:

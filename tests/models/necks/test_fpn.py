@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from detector.config.model import FPNConfig
 from detector.errors import ConfigError
-from detector.models.necks.fpn import FPN, HalvingConv
+from detector.models.necks.base import HalvingConv
+from detector.models.necks.fpn import FPN
 
 
 def features(height: int = 8, width: int = 12) -> list[Tensor]:
@@ -71,6 +72,25 @@ def test_p7_sees_only_what_is_positive_in_p6() -> None:
     *_, p6, p7 = fpn(features())
     assert bool((p6 == -3).all())
     assert not p7.any()
+
+
+def test_coarser_levels_by_pooling_are_every_second_cell() -> None:
+    neck = FPN((4, 8, 16), FPNConfig(channels=6), extra="pooling")
+    *_, p5, p6, p7 = neck(features(32, 48))
+    assert torch.equal(p6, p5[..., ::2, ::2])
+    assert torch.equal(p7, p6[..., ::2, ::2])
+    assert not [name for name, _ in neck.named_parameters() if name.startswith(("p6", "p7"))]
+
+
+def test_a_norm_stands_after_each_convolution_and_each_level_has_its_own() -> None:
+    neck = FPN((4, 8, 16), FPNConfig(channels=6), norm="batch")
+    norms = [m for m in neck.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len({id(m) for m in norms}) == 6
+    assert [name for name, _ in neck.named_parameters() if name.endswith("0.bias")] == []
+    p3 = neck.output[0](torch.randn(2, 6, 8, 8))
+    # A batch norm in training: mean 0 and variance 1 of each channel, up to its epsilon.
+    assert p3.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (p3.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
 
 
 def test_weights_begin_uniform_within_their_fan_and_biases_at_0() -> None:
