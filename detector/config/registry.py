@@ -91,6 +91,7 @@ MATCHERS: Registry[Any] = Registry("matcher", "detector.matchers")
 BACKBONES: Registry[Any] = Registry("backbone", "detector.models.backbones")
 NECKS: Registry[Any] = Registry("neck", "detector.models.necks")
 DATASETS: Registry[Any] = Registry("data", "detector.data.readers")
+SAMPLERS: Registry[Any] = Registry("sampler", "detector.data.samplers")
 AUGMENTATIONS: Registry[Any] = Registry("augment", "detector.data.transforms")
 OPTIMIZERS: Registry[Any] = Registry("optim", "detector.optim.optimizers")
 SCHEDULES: Registry[Any] = Registry("schedule", "detector.optim.schedules")
@@ -107,6 +108,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
         OPTIMIZERS,
         SCHEDULES,
         NECKS,
+        SAMPLERS,
     )
 }
 """By kind, which is the key of the part in a config."""

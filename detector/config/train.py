@@ -121,7 +121,8 @@ class Config:
     optim: Plug
     schedule: Plug
     neck: Plug = Plug("fpn", {})  # noqa: RUF009  frozen; runs from before it was a choice had this
-    model: ModelConfig = ModelConfig()  # noqa: RUF009  frozen, so it can be shared
+    sampler: Plug = Plug("shuffle", {})  # noqa: RUF009  frozen, so it can be shared
+    model: ModelConfig = ModelConfig()  # noqa: RUF009
     evaluation: EvaluationConfig = EvaluationConfig()
     loader: LoaderConfig = LoaderConfig()
     ema: EMAConfig = EMAConfig()

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from detector.data.readers.base import Dataset
 from detector.data.resizing import padded_size
-from detector.data.sampler import sample_key, step_samples
+from detector.data.sampler import Draw, Order, sample_key
+from detector.data.samplers import Sampler
 from detector.data.transforms import Augmentation, Sample
 from detector.data.workers import Batches
 from detector.errors import DataError, UserError
@@ -32,6 +33,8 @@ def train_batches(
     world_size: int = 1,
     start_step: int = 0,
     stop_step: int,
+    num_steps: int | None = None,
+    sampler: Sampler | None = None,
     num_workers: int = 0,
     timeout: float = 300.0,
     pin_memory: bool = False,
@@ -39,13 +42,18 @@ def train_batches(
     """The micro-batches of a rank for the steps from `start_step` until `stop_step`, in order.
 
     The images of a step follow from (seed, step). A rank takes a contiguous share of them, its
-    micro-batches are contiguous shares of that. Raises DataError from whichever process met it.
+    micro-batches are contiguous shares of that. num_steps: of the whole run, of which augmentations
+    know what share is done; None: it ends at `stop_step`. sampler: None takes every image once an
+    epoch. Raises DataError from whichever process met it.
     """
     share = batch_size // world_size
+    repeats = None if sampler is None else sampler.repeats(dataset.annotations)
+    order = Order(seed, len(dataset), repeats)
+    end = num_steps or stop_step
 
-    def groups() -> Iterator[list[tuple[int, int]]]:
+    def groups() -> Iterator[list[Draw]]:
         for step in range(start_step, stop_step):
-            images = step_samples(seed, step, batch_size, len(dataset))
+            images = order.step(step, batch_size, step / end)
             mine = images[rank * share : (rank + 1) * share]
             for first in range(0, share, micro_batch):
                 yield mine[first : first + micro_batch]
@@ -75,7 +83,10 @@ def evaluation_batches(
     num_groups = -(-num_images // images_per_group)
     mine = range(rank * num_groups // world_size, (rank + 1) * num_groups // world_size)
     groups = (
-        [(0, i) for i in range(g * images_per_group, min((g + 1) * images_per_group, num_images))]
+        [
+            Draw(0, i)
+            for i in range(g * images_per_group, min((g + 1) * images_per_group, num_images))
+        ]
         for g in mine
     )
     guarded = Guarded(EvaluationItems(dataset, augment))
@@ -90,7 +101,7 @@ INSTEAD = "data.on_corrupt=drop takes another image in its place"
 
 
 class TrainItems(TorchDataset[Item]):
-    """The augmented image of an (epoch, index).
+    """The augmented image of a draw.
 
     Where the set's handling lets a damaged file go, another image of the set stands in its place.
     Which one follows from the random key of the first: the same on every rank, and when resumed.
@@ -99,24 +110,27 @@ class TrainItems(TorchDataset[Item]):
     def __init__(self, dataset: Dataset, augment: Augmentation, seed: int) -> None:
         self.dataset, self.augment, self.seed = dataset, augment, seed
 
-    def __getitem__(self, index: tuple[int, int]) -> Item:
-        epoch, wanted = index
-        position, damaged = wanted, ()
+    def __getitem__(self, draw: Draw) -> Item:
+        wanted = sample_key(self.seed, draw.epoch, draw.image, draw.repeat)
+        position, sample, damaged = self.readable(draw.image, wanted)
+        key = sample_key(self.seed, draw.epoch, position, draw.repeat)
+        sample = replace(self.augment.train(sample, key), damaged=damaged)
+        return sample, int(self.dataset.annotations.image_ids[position]), key
+
+    def readable(self, image: int, key: int) -> tuple[int, Sample, tuple[str, ...]]:
+        """The index of an image or of what stands in its place, the image, and what is damaged."""
+        damaged: list[str] = []
+        position = image
         while True:
             try:
-                sample = read_sample(self.dataset, position)
-                break
+                return position, read_sample(self.dataset, position), tuple(damaged)
             except DataError as error:
                 if not self.dataset.replaces_damaged:
                     raise DataError(f"{error}; {INSTEAD}") from None
                 if len(damaged) == MOST_DAMAGED:
                     raise
-                damaged = (*damaged, str(error))
-                key = sample_key(self.seed, epoch, wanted)
+                damaged.append(str(error))
                 position = stand_in(key, len(damaged), len(self.dataset))
-        key = sample_key(self.seed, epoch, position)
-        sample = replace(self.augment.train(sample, key), damaged=damaged)
-        return sample, int(self.dataset.annotations.image_ids[position]), key
 
 
 def stand_in(key: int, attempt: int, num_images: int) -> int:
@@ -126,12 +140,12 @@ def stand_in(key: int, attempt: int, num_images: int) -> int:
 
 
 class EvaluationItems(TorchDataset[Item]):
-    """The image of an (epoch, index) at the model's size; the epoch has no influence."""
+    """The image of a draw at the model's size; only its index has an influence."""
 
     def __init__(self, dataset: Dataset, augment: Augmentation) -> None:
         self.dataset, self.augment = dataset, augment
 
-    def __getitem__(self, index: tuple[int, int]) -> Item:
+    def __getitem__(self, index: tuple[int, ...]) -> Item:
         sample = self.augment.evaluate(read_sample(self.dataset, index[1]))
         image_id = int(self.dataset.annotations.image_ids[index[1]])
         return sample, image_id, sample_key(0, 0, index[1])
@@ -145,7 +159,7 @@ class Guarded(TorchDataset[tuple[Batch, Targets] | UserError]):
     def __init__(self, items: TorchDataset[Item]) -> None:
         self.items = items
 
-    def __getitem__(self, indices: Sequence[tuple[int, int]]) -> tuple[Batch, Targets] | UserError:
+    def __getitem__(self, indices: Sequence[Draw]) -> tuple[Batch, Targets] | UserError:
         try:
             return collate([self.items[i] for i in indices])
         except UserError as error:

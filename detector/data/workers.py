@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data._utils import signal_handling
 
+from detector.data.sampler import Draw
 from detector.errors import LoaderError, UserError
 from detector.runtime.signals import SIGNALS
 from detector.structures import Batch, Targets
@@ -57,8 +58,8 @@ MAX_NAMED = 16
 SHARED_MEMORY = Path("/dev/shm")
 """Through which batches come from the workers, on Linux."""
 
-Group = Sequence[tuple[int, int]]
-"""(epoch, index) of the images of a batch."""
+Group = Sequence[Draw]
+"""The images of a batch."""
 
 
 class Batches(Iterator[tuple[Batch, Targets]]):
@@ -164,7 +165,7 @@ class Batches(Iterator[tuple[Batch, Targets]]):
         first: of the one that is to come next alone.
         """
         groups = list(self._on_the_way)[: 1 if first else None]
-        return [int(self._image_ids[index]) for group in groups for _, index in group]
+        return [int(self._image_ids[draw.image]) for group in groups for draw in group]
 
 
 def noted(groups: Iterator[Group], on_the_way: deque[Group]) -> Iterator[Group]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import torch
 
 import detector
 from detector.config import Config
-from detector.config.registry import REGISTRIES
-from detector.config.schema import Plug, options_of
+from detector.config.defaults import filled
 from detector.errors import ConfigError
 from detector.runs import own_files, status
 from detector.runs.checkpoint import FORMAT_VERSION, Damaged, load
@@ -23,14 +22,6 @@ MAY_DIFFER = ("steps", "epochs", "patience", "optim.lr", "schedule.", "clip", "e
 """Keys, or beginnings of keys, that a run may go on with others of where its checkpoint is named:
 it trains longer or slower from there. All others make the saved weights something else.
 """
-
-
-DEFAULTS = {
-    field.name: field.default
-    for field in fields(Config)
-    if field.default is None or isinstance(field.default, bool | int | float | str)
-}
-"""What a checkpoint means that was written before a key existed; see `with_defaults`."""
 
 
 @dataclass(frozen=True)
@@ -139,44 +130,17 @@ def folder_of(config: Config, plain: dict[str, Any]) -> RunFolder:
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """'key: saved -> given' for each key that changes what is learned."""
-    old, new = (_flat(learned(with_defaults(plain))) for plain in (saved, given))
+    """'key: saved -> given' for each key that changes what is learned.
+
+    A key that did not exist when a checkpoint was written has its default, which is what the code
+    did then.
+    """
+    old, new = (_flat(learned(filled(plain))) for plain in (saved, given))
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def with_defaults(plain: dict[str, Any]) -> dict[str, Any]:
-    """A config with the default of each key that it does not state.
-
-    So an option that is new today says of an older checkpoint what that checkpoint did: a new
-    option's default changes nothing. Options of a part that is not known here stay as they are.
-    """
-    result: dict[str, Any] = DEFAULTS | plain
-    for field in fields(Config):
-        if isinstance(field.default, Plug):
-            result.setdefault(field.name, {"name": field.default.name, **field.default.options})
-        elif is_dataclass(field.default) and isinstance(result.get(field.name, {}), dict):
-            node = asdict(field.default)  # type: ignore[call-overload]
-            result[field.name] = _merged(node, result.get(field.name, {}))
-    for kind, registry in REGISTRIES.items():
-        part = result.get(kind)
-        if isinstance(part, dict) and part.get("name") in registry.names:
-            options = options_of(registry.get(part["name"]))
-            given = {key: one.default for key, one in options.items() if not one.required}
-            result[kind] = given | part
-    return result
-
-
-def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, and what is missing in them, at any depth."""
-    result = defaults | values
-    for key, default in defaults.items():
-        if isinstance(default, dict) and isinstance(result[key], dict):
-            result[key] = _merged(default, result[key])
-    return result
 
 
 def _compare(

@@ -97,6 +97,8 @@ def micro_batches(setup: Setup, step: int) -> MicroBatches:
         micro_batch=setup.micro_batch,
         start_step=step,
         stop_step=step + 1,
+        num_steps=setup.num_steps,
+        sampler=setup.sampler,
     )
     return list(batches)
 

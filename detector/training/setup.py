@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from detector.config import Config
-from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SCHEDULES
+from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SAMPLERS, SCHEDULES
 from detector.config.schema import require
 from detector.criterion import build_criterion, check_criterion
 from detector.data.headers import without_damaged
 from detector.data.loader import evaluation_batches
 from detector.data.readers.base import SPLITS, Dataset
 from detector.data.renamed import with_classes
+from detector.data.samplers import Sampler
 from detector.data.stamps import stamp_of
 from detector.data.transforms import Augmentation
 from detector.errors import ConfigError, DataError
@@ -54,6 +55,7 @@ class Setup:
     train_set: Dataset
     val_set: Dataset
     augment: Augmentation
+    sampler: Sampler
     learning_rate: float
     schedule: Schedule
     num_steps: int
@@ -96,6 +98,7 @@ def build(
     precision = choose(config.precision, world.device)
     # Before the data, which may take a while to read: a wrong option is answered at once.
     augment = AUGMENTATIONS.build(config.augment)
+    sampler = SAMPLERS.build(config.sampler)
     check_criterion(config)
     optimizer = OPTIMIZERS.build(config.optim)
     schedule = SCHEDULES.build(config.schedule)
@@ -123,6 +126,7 @@ def build(
         train_set=train_set,
         val_set=val_set,
         augment=augment,
+        sampler=sampler,
         learning_rate=optimizer.lr,
         schedule=schedule,
         num_steps=count_steps(config, len(train_set)),

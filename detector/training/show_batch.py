@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from detector.config import Config
-from detector.config.registry import AUGMENTATIONS, DATASETS, MATCHERS
+from detector.config.registry import AUGMENTATIONS, DATASETS, MATCHERS, SAMPLERS
 from detector.config.schema import require
 from detector.data.annotations import Annotations
 from detector.data.loader import train_batches
@@ -20,7 +20,7 @@ from detector.matchers.base import Matcher
 from detector.models.anchors import AnchorGenerator
 from detector.runs.run_folder import RunFolder
 from detector.structures import Batch, Matches, Targets
-from detector.training.setup import split_batch
+from detector.training.setup import count_steps, split_batch
 
 SMALL = 640
 """Pixels: images with a longer side below it are enlarged by a whole factor."""
@@ -71,6 +71,8 @@ def first_batches(config: Config, dataset: Dataset, count: int) -> Iterator[tupl
         batch_size=config.batch_size,
         micro_batch=micro_batch,
         stop_step=-(-count // accumulation),
+        num_steps=count_steps(config, len(dataset)),
+        sampler=SAMPLERS.build(config.sampler),
     )
     for _, batch in zip(range(count), batches, strict=False):
         yield batch

@@ -66,6 +66,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         world_size=world.size,
         start_step=state.step,
         stop_step=setup.num_steps,
+        sampler=setup.sampler,
         num_workers=config.loader.workers,
         timeout=config.loader.timeout,
         pin_memory=world.device.type == "cuda",

@@ -173,6 +173,7 @@ class TestSynchronizedBatchNorm:
         with pytest.raises(ConfigError, match="the model has no live batch norm"):
             synchronized(*self.model(tmp_path, frozen), gpu)
 
+
 def test_a_model_that_finds_no_memory_names_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

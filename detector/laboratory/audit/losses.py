@@ -10,13 +10,13 @@ import torch
 from scipy.optimize import brentq
 
 from detector.config import Config
-from detector.config.registry import LOSSES, MATCHERS
+from detector.config.registry import LOSSES, MATCHERS, SAMPLERS
 from detector.config.schema import LossPlug, options_of
 from detector.criterion import build_criterion
 from detector.criterion.initial_loss import expected_initial_loss
 from detector.criterion.weighting import is_box_term
 from detector.data.readers.base import Dataset
-from detector.data.sampler import step_samples
+from detector.data.sampler import Order
 from detector.errors import ConfigError
 from detector.laboratory.audit.counts import Blank, Counts, blank_batches
 from detector.matchers.base import Matcher
@@ -90,8 +90,9 @@ class FirstStep:
         self.given = config
         self.annotations = dataset.annotations
         size = min(num_images, len(self.annotations))
-        samples = step_samples(config.seed, 0, size, len(self.annotations))
-        chosen = sorted({i for _, i in samples})
+        repeats = SAMPLERS.build(config.sampler).repeats(self.annotations)
+        draws = Order(config.seed, len(self.annotations), repeats).step(0, size)
+        chosen = sorted({draw.image for draw in draws})
         self.config = replace(config, batch_size=len(chosen), micro_batch=None)
         sample = Blank(dataset.name, self.annotations.select(chosen))
         generator = AnchorGenerator(config.model.anchors)
