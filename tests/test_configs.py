@@ -40,7 +40,9 @@ CONTEXT: dict[str, tuple[Any, ...]] = {"loss": (3,), "neck": ((8, 16, 32), FPNCo
 """What is passed to a part before its options: to a loss the number of classes, to a neck the
 channels of a backbone."""
 
-CHOICES = {"arch", "root", "horizontal_flip", "scale_jitter", "color"}
+CHOICES = {
+    "arch", "root", "min_size", "max_size", "horizontal_flip", "scale_jitter", "color",
+}  # fmt: skip
 """Options in which files for one class differ, or that have to be given."""
 
 

@@ -92,7 +92,7 @@ BACKBONES: Registry[Any] = Registry("backbone", "detector.models.backbones")
 NECKS: Registry[Any] = Registry("neck", "detector.models.necks")
 DATASETS: Registry[Any] = Registry("data", "detector.data.readers")
 SAMPLERS: Registry[Any] = Registry("sampler", "detector.data.samplers")
-AUGMENTATIONS: Registry[Any] = Registry("augment", "detector.data.transforms")
+AUGMENTATIONS: Registry[Any] = Registry("augment", "detector.data.augmentations")
 OPTIMIZERS: Registry[Any] = Registry("optim", "detector.optim.optimizers")
 SCHEDULES: Registry[Any] = Registry("schedule", "detector.optim.schedules")
 

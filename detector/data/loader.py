@@ -112,30 +112,52 @@ class TrainItems(TorchDataset[Item]):
 
     def __getitem__(self, draw: Draw) -> Item:
         wanted = sample_key(self.seed, draw.epoch, draw.image, draw.repeat)
-        position, sample, damaged = self.readable(draw.image, wanted)
+        samples = Samples(self.dataset, wanted)
+        position, sample = samples.readable(draw.image)
         key = sample_key(self.seed, draw.epoch, position, draw.repeat)
-        sample = replace(self.augment.train(sample, key), damaged=damaged)
+        sample = self.augment.train_among(sample, key, samples, draw.share)
+        sample = replace(sample, damaged=tuple(samples.damaged))
         return sample, int(self.dataset.annotations.image_ids[position]), key
 
-    def readable(self, image: int, key: int) -> tuple[int, Sample, tuple[str, ...]]:
-        """The index of an image or of what stands in its place, the image, and what is damaged."""
-        damaged: list[str] = []
-        position = image
-        while True:
+
+class Samples:
+    """The images of a data set as their files have them, by index; damaged ones are replaced where
+    the set's handling lets them go.
+
+    key: of the draws of what stands in. damaged: a line for each file that was damaged.
+    """
+
+    def __init__(self, dataset: Dataset, key: int) -> None:
+        self.dataset, self.key = dataset, key
+        self.damaged: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.readable(index)[1]
+
+    def readable(self, index: int) -> tuple[int, Sample]:
+        """The index of an image, or of what stands in its place, and the image.
+
+        Raises DataError for a damaged file that may not be replaced, or with too many in a row.
+        """
+        for attempt in range(1, MOST_DAMAGED + 1):
             try:
-                return position, read_sample(self.dataset, position), tuple(damaged)
+                return index, read_sample(self.dataset, index)
             except DataError as error:
                 if not self.dataset.replaces_damaged:
                     raise DataError(f"{error}; {INSTEAD}") from None
-                if len(damaged) == MOST_DAMAGED:
+                if attempt == MOST_DAMAGED:
                     raise
-                damaged.append(str(error))
-                position = stand_in(key, len(damaged), len(self.dataset))
+                self.damaged.append(str(error))
+                index = stand_in(self.key, index, attempt, len(self.dataset))
+        raise AssertionError("the last attempt returns or raises")
 
 
-def stand_in(key: int, attempt: int, num_images: int) -> int:
+def stand_in(key: int, index: int, attempt: int, num_images: int) -> int:
     """The index of the image that stands in the place of a damaged one."""
-    draws = np.random.Generator(np.random.PCG64(np.random.SeedSequence([key, 4, attempt])))
+    draws = np.random.Generator(np.random.PCG64(np.random.SeedSequence([key, 4, index, attempt])))
     return int(draws.integers(num_images))
 
 

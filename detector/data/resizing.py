@@ -31,6 +31,11 @@ STRIDE = 32
 """Sides of a batch are multiples of it, so that each stage of a backbone halves them exactly."""
 
 
+RESIZING = ("albumentations", "mixing")
+"""Augmentations whose evaluation is nothing but this, by the keys min_size, max_size, interpolation
+and size_rounding."""
+
+
 def target_size(
     height: int,
     width: int,

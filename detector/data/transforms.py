@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import albumentations
 import cv2
@@ -61,12 +61,28 @@ def without_objects(pixels: NDArray[np.uint8]) -> Sample:
     )
 
 
+class Others(Protocol):
+    """The images of the data set as their files have them, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
 class Augmentation(ABC):
     """Afterwards 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H hold for every box."""
 
     @abstractmethod
     def train(self, sample: Sample, key: int) -> Sample:
         """A random variant, a pure function of its arguments. key: in [0, 2^63)."""
+
+    def train_among(self, sample: Sample, key: int, others: Others, share: float) -> Sample:
+        """What training sees of an image; by default `train`, which looks at no other.
+
+        Still a pure function: of the image, the key, the data set and the `share` of the run that
+        is done, 0 to 1.
+        """
+        return self.train(sample, key)
 
     @abstractmethod
     def evaluate(self, sample: Sample) -> Sample:
@@ -126,9 +142,9 @@ class Albumentations(Augmentation):
         result = crop(clip(resized), size, draws.random(2))
         result = keep(result, visible(result.boxes, resized.boxes) >= self.min_visible)
         if self.flip is not None:
-            result = self._flipped(result, _seed(key, 2))
+            result = self._flipped(result, albumentations_seed(key, 2))
         if self.color is not None:
-            self.color.set_random_seed(_seed(key, 3))
+            self.color.set_random_seed(albumentations_seed(key, 3))
             result = replace(result, image=self.color(image=result.image)["image"])
         return result
 
@@ -249,7 +265,7 @@ def _color(probability: float) -> Any:
     )
 
 
-def _seed(key: int, purpose: int) -> int:
+def albumentations_seed(key: int, purpose: int) -> int:
     """32 bits for albumentations. Without a seed of its own, each worker would draw the same."""
     return int(np.random.SeedSequence([key, purpose]).generate_state(1)[0])
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detector.config import Config, from_plain
 from detector.config.model import PostprocessConfig
 from detector.config.schema import build
+from detector.data.resizing import RESIZING
 from detector.errors import ConfigError
 from detector.inference import outputs
 from detector.inference.calibrated import Calibration, calibration_of
@@ -114,9 +115,10 @@ class GraphPredictor(ImageModel):
 def preprocess_config(config: Config) -> PreprocessConfig:
     """The sizes of a config's augmentation. Raises ConfigError for one of another kind."""
     name, options = config.augment.name, config.augment.options
-    if name != "albumentations":
+    if name not in RESIZING:
         raise ConfigError(
-            f"augment: {name} given, only albumentations can be done without what registers it"
+            f"augment: {name} given, only {' and '.join(RESIZING)} can be done without what "
+            "registers it"
         )
     keys = ("min_size", "max_size", "interpolation", "size_rounding")
     return build(PreprocessConfig, {k: options[k] for k in keys if k in options}, "augment")

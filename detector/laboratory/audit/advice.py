@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from detector.config import Config, from_plain
 from detector.data.readers.base import Dataset
+from detector.data.resizing import RESIZING
 from detector.laboratory.audit import classes
 from detector.laboratory.audit.anchors import MOST_OBJECTS, Grid, alike, fit
 from detector.laboratory.audit.counts import Counts
@@ -100,7 +101,7 @@ def size_changes(config: Config, factor: float, now: int) -> dict[str, Any]:
 
     now: px of the longer side, which is set where the config leaves images as they are.
     """
-    if config.augment.name != "albumentations":
+    if config.augment.name not in RESIZING:
         return {}
     options = config.augment.options
     sizes = {key: options.get(key) for key in ("min_size", "max_size")}
