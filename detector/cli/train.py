@@ -50,4 +50,5 @@ def train(*overrides: str) -> Run:
 
 
 def main() -> None:
+    hydra_app.say_loading()
     hydra_app.main("train", run)

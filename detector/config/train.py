@@ -63,7 +63,8 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """When and with what to evaluate. every: steps between evaluations; null: only at the end.
+    """When and with what to evaluate. every: steps between evaluations; null: only at the end;
+    auto: once an epoch, 100 times a run at most, and only at the end on the generated set.
 
     images_per_group: images of one evaluation batch. evaluator: pycocotools is the reference;
     faster_coco_eval needs the extra `fast-eval`. limit: only the first images by id.
@@ -72,7 +73,7 @@ class EvaluationConfig:
     a run. pictures, worst: of the analysis, the latter in images of each kind.
     """
 
-    every: int | None = None
+    every: int | Literal["auto"] | None = "auto"
     images_per_group: int = 8
     evaluator: Evaluator = "pycocotools"
     limit: int | None = None
@@ -83,7 +84,9 @@ class EvaluationConfig:
     worst: int = 10
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "every", "images_per_group", "limit", "max_detections")
+        require_at_least(1, self, "images_per_group", "limit", "max_detections")
+        is_known = self.every in (None, "auto") or (isinstance(self.every, int) and self.every > 0)
+        require(is_known, f"every: {self.every} given, at least 1, auto or null is needed")
         require_at_least(0, self, "draws", "worst")
 
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from detector.config import EvaluationConfig
 from detector.config.model import PostprocessConfig
 from detector.data.annotations import Annotations
@@ -89,12 +91,15 @@ def detect_all(
     Raises Interrupted on every rank once `stop` was requested on any of them.
     """
     batches = evaluation_images(predictor, dataset, world)
+    # On a terminal only, and gone when it is done: the step's own line stands below it.
+    is_hidden = None if world.is_main else True  # None: where stderr is no terminal
+    bar = tqdm(batches, "scoring", unit="batch", leave=False, ncols=80, disable=is_hidden)
     with explained(), out_of_memory(lambda: too_many(predictor.config.evaluation)):
         if stop is None:
-            rows = detect(predictor, batches)
+            rows = detect(predictor, bar)
         else:
             rounds = most_batches(predictor.config.evaluation, len(dataset), world.size)
-            rows = detect_in_step(predictor, batches, world, stop, rounds)
+            rows = detect_in_step(predictor, bar, world, stop, rounds)
     return coco.sort_results([row for part in world.gather(rows) for row in part])
 
 
@@ -108,7 +113,11 @@ def too_many(config: EvaluationConfig) -> str:
 
 
 def detect_in_step(
-    predictor: Scored, batches: Batches, world: World, stop: StopRequest, rounds: int
+    predictor: Scored,
+    batches: Iterable[tuple[Batch, Targets]],
+    world: World,
+    stop: StopRequest,
+    rounds: int,
 ) -> list[Row]:
     """`detect` in as many rounds on every rank, whatever its share: in each, all learn whether any
     is asked to stop."""

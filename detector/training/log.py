@@ -17,11 +17,15 @@ from tqdm import tqdm
 
 from detector.criterion.initial_loss import describe
 from detector.errors import StorageError
+from detector.evaluation.text import digits
 from detector.runs import status
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
 from detector.training.setup import Setup
 from detector.training.state import State
+
+COLUMNS = 80
+"""Of a terminal as it opens; a line that is longer is broken, or cut where it says what is left."""
 
 MAX_WAITING = 0.25
 """Share of the time that a step may wait for data before the run says so."""
@@ -58,6 +62,7 @@ class Log:
         self._last = (time.perf_counter(), start_step)
         self._waiting: list[float] = []
         self._has_warned = False
+        self._best = _best_ap(folder.evaluations)
         self._bar = _bar(num_steps, start_step) if sys.stderr.isatty() else None
         self._writer: Any = None
         if tensorboard:
@@ -131,12 +136,13 @@ class Log:
         with self._written(self._folder.log):
             _append(self._folder.log, line)
         self._scalars(step, {f"train/{key}": value for key, value in line.items() if key != "step"})
-        text = _terms(line)
         if self._bar is not None:
-            self._bar.set_postfix_str(text)
+            taken = len(f"{self._num_steps}/{self._num_steps} 0:00:00 left  ")
+            self._bar.set_postfix_str(fitted(_terms(line), COLUMNS - taken), refresh=True)
         else:
             eta = tqdm.format_interval(seconds * (self._num_steps - step))
-            print(f"step {step}/{self._num_steps}  {text}  eta {eta}", flush=True)
+            parts = [f"step {step}/{self._num_steps}", f"eta {eta}", *_terms(line)]
+            print(fitted(parts, COLUMNS), flush=True)
 
     def evaluation(self, step: int, metrics: dict[str, Any]) -> None:
         """The metrics of an evaluation after `step` steps; pictures of an analysis too."""
@@ -149,8 +155,11 @@ class Log:
 
             found["analysis"] = Report(**analysis).scalars()
             numbers |= found["analysis"]
+        parts = self._ap_in_words(step, metrics)
         if "seconds" in metrics:
-            numbers["share_of_time"] = self._say_share(step, metrics["seconds"])
+            share = numbers["share_of_time"] = self._share(metrics["seconds"])
+            parts.append(f"{metrics['seconds']:.1f} s, {share:.1%} of the time")
+        self.say(fitted(parts, COLUMNS))
         with self._written(self._folder.evaluations):
             _append(self._folder.evaluations, {"step": step, **found})
         self._scalars(step, {f"val/{key}": value for key, value in numbers.items()})
@@ -160,12 +169,21 @@ class Log:
             with self._shown():
                 pictures.show(self._writer, analysis, step)
 
-    def _say_share(self, step: int, seconds: float) -> float:
+    def _ap_in_words(self, step: int, metrics: dict[str, Any]) -> list[str]:
+        """AP, AP50 and the best AP of the run so far, with its step."""
+        ap = metrics["AP"]
+        if ap is not None and (self._best is None or ap > self._best[0]):
+            self._best = (ap, step)
+        best = "none yet" if self._best is None else f"{self._best[0]:.3f} at step {self._best[1]}"
+        if self._best == (ap, step):
+            best = "this"
+        found = [f"AP {digits(ap)}", f"AP50 {digits(metrics['AP50'])}"]
+        return [f"step {step}", *found, f"best: {best}"]
+
+    def _share(self, seconds: float) -> float:
         """Evaluation's share of the time since this log began, this one included."""
         self._evaluating += seconds
-        share = self._evaluating / max(time.perf_counter() - self._began, self._evaluating)
-        self.say(f"step {step}: evaluated in {seconds:.1f} s; {share:.1%} of the time so far")
-        return share
+        return self._evaluating / max(time.perf_counter() - self._began, self._evaluating)
 
     def panels(self, setup: Setup, state: State) -> None:
         """What the evaluated model makes of a few images, for TensorBoard alone."""
@@ -210,17 +228,53 @@ class Log:
             self._writer = None
 
 
-def _terms(line: dict[str, float]) -> str:
+def _terms(line: dict[str, float]) -> list[str]:
+    """What is shown of a step, what matters first."""
     losses = [f"{k.removeprefix('loss_')} {v:.4g}" for k, v in line.items() if k.startswith("loss")]
-    rest = (
-        f"lr {line['lr']:.2e}  grad {line['grad_norm']:.3g}  "
-        f"{line['images_per_second']:.1f} img/s  {line['memory_gb']:.2f} GB"
-    )
-    return "  ".join([*losses, rest])
+    return [
+        *losses,
+        f"{line['images_per_second']:.1f} img/s",
+        f"lr {line['lr']:.2e}",
+        f"grad {line['grad_norm']:.3g}",
+        f"{line['memory_gb']:.2f} GB",
+    ]
+
+
+def fitted(parts: Sequence[str], columns: int) -> str:
+    """As many of the parts, from the first on, as fit into a line; never half of one."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + 2 + len(part) > columns:
+            break
+        text += f"  {part}"
+    return text
+
+
+def _best_ap(path: Path) -> tuple[float, int] | None:
+    """(AP, step) of the best evaluation in a file, None without one."""
+    best: tuple[float, int] | None = None
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):  # a side file decides nothing: it may be damaged
+        return None
+    for line in lines:
+        try:
+            row = json.loads(line)
+            ap, step = float(row["AP"]), int(row["step"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        best = max(best, (ap, step), key=lambda pair: pair[0]) if best else (ap, step)
+    return best
 
 
 def _bar(num_steps: int, start_step: int) -> tqdm[Any]:
-    return tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
+    """No picture of a bar: the numbers need its place."""
+    return tqdm(
+        total=num_steps,
+        initial=start_step,
+        ncols=COLUMNS,
+        bar_format="{n_fmt}/{total_fmt} {remaining} left{postfix}",
+    )
 
 
 def _summary_writer(folder: Path, start_step: int) -> Any:

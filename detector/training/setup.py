@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detector.config import Config
+from detector.config import Config, EvaluationConfig
 from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SAMPLERS, SCHEDULES
 from detector.config.schema import require
 from detector.criterion import build_criterion, check_criterion
@@ -113,6 +113,7 @@ def build(
         prior = estimate_prior(train_set, augment, anchors, criterion.matcher, layout)
     postprocess = config.model.postprocess.resolve(prior, foreground_outputs(layout))
     config = replace(config, model=replace(config.model, postprocess=postprocess))
+    config = replace(config, evaluation=with_rhythm(config, len(train_set)))
     torch.manual_seed(config.seed)
     with out_of_memory(lambda: NO_ROOM_FOR_MODEL):
         names = train_set.annotations.classes
@@ -207,6 +208,23 @@ def count_steps(config: Config, num_images: int) -> int:
         return config.steps
     assert config.epochs is not None
     return max(1, math.ceil(config.epochs * num_images / config.batch_size))
+
+
+MOST_EVALUATIONS = 100
+"""Of a run, where `evaluation.every` is auto: a curve of so many points is smooth, and an epoch of
+a small set is short."""
+
+
+def with_rhythm(config: Config, num_images: int) -> EvaluationConfig:
+    """The evaluation with a number of steps, or None, in the place of auto: once an epoch, which on
+    the generated set would take longer than what is trained between."""
+    if config.evaluation.every != "auto":
+        return config.evaluation
+    of = config.data.options.get("of")
+    name = of.get("name") if isinstance(of, dict) else config.data.name
+    epoch = math.ceil(num_images / config.batch_size)
+    fewest = math.ceil(count_steps(config, num_images) / MOST_EVALUATIONS)
+    return replace(config.evaluation, every=None if name == "generated" else max(epoch, fewest))
 
 
 def read_sets(config: Config) -> tuple[Dataset, Dataset]:

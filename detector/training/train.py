@@ -197,6 +197,7 @@ def stopped(stop: StopRequest, folder: RunFolder, where: str) -> str:
 def evaluation_is_due(setup: Setup, state: State) -> bool:
     """Whether the weights of this step are to be scored, and have not been."""
     every = setup.config.evaluation.every
+    assert every != "auto", "made a number where the parts of a run are built"
     is_turn = state.step == setup.num_steps or bool(every and state.step % every == 0)
     return is_turn and state.step > state.evaluated
 

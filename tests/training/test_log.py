@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detector.runs.run_folder import RunFolder
-from detector.training.log import Log, Silent
+from detector.training.log import COLUMNS, Log, Silent
 
 VALUES = {"loss": 1.5, "loss_class": 1.0, "loss_box": 0.5, "lr": 2e-3, "grad_norm": 3.0}
 VALUES["memory_gb"] = 0.5
@@ -96,9 +96,7 @@ def test_off_a_terminal_a_step_is_a_plain_line_with_what_is_left(
     captured = capsys.readouterr()
     # 8 steps of 10,000 s are left: 22 h 13 min 20 s.
     assert captured.out == (
-        "step 2/10  loss 1.5  class 1  box 0.5  lr 2.00e-03  grad 3  0.0 img/s  "
-        "0.50 GB  eta 22:13:20\n"
-        "hello\n"
+        "step 2/10  eta 22:13:20  loss 1.5  class 1  box 0.5  0.0 img/s  lr 2.00e-03\nhello\n"
     )
     assert captured.err == ""
 
@@ -127,7 +125,7 @@ def test_a_rest_of_more_than_a_day_is_not_told_as_less(
     log = make(folder)
     clock[0] = 20_000.0
     log.step(1, VALUES, batch_size=8)
-    assert capsys.readouterr().out.endswith("eta 50:00:00\n")
+    assert "eta 50:00:00  loss" in capsys.readouterr().out
 
 
 def test_on_a_terminal_a_bar_shows_the_step_and_the_losses(
@@ -142,8 +140,49 @@ def test_on_a_terminal_a_bar_shows_the_step_and_the_losses(
     captured = capsys.readouterr()
     last = captured.err.strip("\n").rpartition("\r")[2]
     assert "5/10" in last
-    assert "class 1  box 0.5  lr 2.00e-03  grad 3" in last
+    assert "loss 1.5  class 1  box 0.5" in last
+    assert len(last) <= COLUMNS
     assert captured.out == "hello\n"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_line_fits_80_columns_however_many_terms_and_steps_there_are(
+    folder: RunFolder,
+    clock: list[float],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    log = Log(folder, 1_000_000, 0, False)
+    terms = {f"loss_term_{i}": 1.2345e-3 for i in range(8)}
+    clock[0] = 20_000.0
+    log.advance()
+    log.step(2, {"loss": 123.45678, **terms, **VALUES}, batch_size=8)
+    log.close()
+    captured = capsys.readouterr()
+    shown = captured.err.replace("\r", "\n") if is_terminal else captured.out
+    assert "loss 1.5" in shown
+    assert max(map(len, shown.splitlines())) <= COLUMNS
+
+
+def test_an_evaluation_says_ap_ap50_and_the_best_so_far(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = make(folder)
+    for step, ap in ((2, 0.25), (4, 0.5), (6, 0.375), (8, None)):
+        log.evaluation(step, {**METRICS, "AP": ap, "AP50": 0.5, "seconds": 0.0})
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("  ")[0] for line in said] == [
+        "step 2  AP 0.250  AP50 0.500  best: this",
+        "step 4  AP 0.500  AP50 0.500  best: this",
+        "step 6  AP 0.375  AP50 0.500  best: 0.500 at step 4",
+        "step 8  AP -  AP50 0.500  best: 0.500 at step 4",
+    ]
+    assert max(map(len, said)) <= COLUMNS
+    resumed = Log(folder, 10, 6, False, evaluated=6)
+    resumed.evaluation(8, METRICS)
+    assert "best: 0.500 at step 4" in capsys.readouterr().out
 
 
 def test_an_evaluation_does_not_count_as_training_time(

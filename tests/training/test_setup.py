@@ -27,6 +27,7 @@ from detector.training.setup import (
     estimate_prior,
     split_batch,
     synchronized,
+    with_rhythm,
 )
 from tests.training.tiny import tiny
 
@@ -65,6 +66,24 @@ def test_a_batch_that_cannot_be_split_is_refused(
 def test_epochs_become_steps_that_see_each_image_often_enough() -> None:
     given = config(steps=None, epochs=12.0, batch_size=8)
     assert count_steps(given, 205) == 308  # 12 * 205 / 8 = 307.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "every"),
+    [
+        ({}, None),  # the generated set: only at the end
+        ({"data": {"name": "held_out", "of": {"name": "generated"}}}, None),
+        ({"data": {"name": "coco"}}, 7),  # 50 images, 8 a step
+        ({"data": {"name": "held_out", "of": {"name": "coco"}}}, 7),
+        ({"data": {"name": "coco"}, "steps": 5000}, 50),  # not more than 100 times
+        ({"data": {"name": "coco"}, "evaluation": {"every": 3}}, 3),
+        ({"data": {"name": "coco"}, "evaluation": {"every": None}}, None),
+    ],
+)
+def test_data_of_ones_own_are_scored_once_an_epoch_unless_it_is_said(
+    changes: dict[str, Any], every: int | None
+) -> None:
+    assert with_rhythm(config(batch_size=8, **changes), 50).every == every
 
 
 @pytest.mark.parametrize("layout", [Sigmoid(4), Softmax(4), Objectness(4)])
