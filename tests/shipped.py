@@ -57,7 +57,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "timm",
     ),
     "neck": ("bifpn", "fpn", "pafpn"),
-    "data": ("coco", "generated", "held_out", "voc", "yolo"),
+    "data": ("auto", "coco", "generated", "held_out", "voc", "yolo"),
 }
 """Sorted names of the yaml files by kind of part; those of losses and matchers are registered."""
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint, or COCO results of any detector",
     "predict": "find objects in an image or a folder: JSON and drawn copies",
     "compare": "train several losses under the same conditions, and report",
+    "check_data": "say what is wrong with data: detector check FOLDER",
     "audit": "say what a training would meet, before any",
     "calibrate": "fit a calibrator and thresholds to a checkpoint",
     "show_batch": "draw what the model sees after augmentation",
@@ -28,6 +29,10 @@ COMMANDS = {
 """What each does. A command is the module of its name; it is imported only when it is called."""
 
 
+ALIASES = {"check": "check_data"}
+"""Shorter words for commands."""
+
+
 def main() -> None:
     """Calls the command that the first word names, with the other words.
 
@@ -40,7 +45,7 @@ def main() -> None:
     if first == "--version":
         print(f"detector {detector.__version__}")
         return
-    name = first.replace("-", "_")
+    name = ALIASES.get(first, first.replace("-", "_"))
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS)
         print(f"error: {first}: no command{hint}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)

@@ -53,12 +53,14 @@ BEYOND_LIMIT = Kind("image", "beyond data.limit_train or data.limit_val", None)
 
 @dataclass
 class Account:
-    """given: units met, as the source states them. rules: what was read that is written in another
-    form, by rule, with counts. warnings: what is suspicious and stops nothing."""
+    """given: units met, as the source states them. notes: how the source was found. rules: what was
+    read that is written in another form, by rule, with counts. warnings: what is suspicious and
+    stops nothing."""
 
     given: Counter[Unit] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
     rules: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def leave_out(self, kind: Kind, line: str, *, count: int = 1, label: int | None = None) -> None:
@@ -78,7 +80,7 @@ class Account:
             f"left out: {in_words(kind, sum(one.count for one in some))}{examples(some)}"
             for kind, some in by_kind(self.left_out)
         ]
-        return [*read, *gone, *(f"WARNING: {words}" for words in self.warnings)]
+        return [*self.notes, *read, *gone, *(f"WARNING: {words}" for words in self.warnings)]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for a file of the run."""
@@ -93,6 +95,7 @@ class Account:
                 }
                 for kind, some in by_kind(self.left_out)
             ],
+            "notes": list(self.notes),
             "read_in_another_form": dict(self.rules),
             "warnings": list(self.warnings),
         }

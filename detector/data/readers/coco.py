@@ -108,8 +108,22 @@ def read_coco(
     the images, where their names are looked up, and their headers read. other: the file of the
     other split. limit: only so many images, the first by id.
     """
+    return read_content(load_json(path), path, handling, folder, other, boxes=boxes, limit=limit)
+
+
+def read_content(
+    content: Any,
+    path: Path,
+    handling: Handling | None = None,
+    folder: Path | None = None,
+    other: Path | None = None,
+    *,
+    boxes: Boxes = "sides",
+    limit: int | None = None,
+) -> Annotations:
+    """As `read_coco`, of what a file or several hold. path: theirs, as messages name it."""
     handling, file = handling or Handling(), _File(path)
-    content, done = canonical(load_json(path), other)
+    content, done = canonical(content, other)
     if folder is not None:
         find_images(content, folder, done)
     if not isinstance(content, dict):

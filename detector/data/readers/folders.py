@@ -79,6 +79,7 @@ def _told(whole: Annotations, part: Annotations) -> Annotations:
         Counter(whole.account.given),
         list(whole.account.left_out),
         Counter(whole.account.rules),
+        list(whole.account.notes),
         list(whole.account.warnings),
     )
     account.leave_out(IMAGES_OF_THE_OTHER, "", count=len(whole) - len(part))
