@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "find objects in an image or a folder: JSON and drawn copies",
     "compare": "train several losses under the same conditions, and report",
     "check_data": "say what is wrong with data: detector check FOLDER",
+    "convert_data": "write data in another form: COCO, YOLO or VOC",
     "audit": "say what a training would meet, before any",
     "calibrate": "fit a calibrator and thresholds to a checkpoint",
     "show_batch": "draw what the model sees after augmentation",
