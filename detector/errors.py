@@ -80,11 +80,19 @@ a letter too many or too few, or two in the wrong order, in a name of three. `lr
 def did_you_mean(name: str, allowed: Iterable[str], of: Mapping[str, str] | None = None) -> str:
     """A clause such as " (did you mean 'gamma'?)", or nothing where no name is near.
 
-    Names with different numbers, resnet152 and resnet50, are not slips of each other. of: what to
-    call the allowed ones.
+    Names whose numbers differ in more than a digit, resnet152 and resnet101, are not slips of each
+    other. of: what to call the allowed ones.
     """
     numbers = re.findall(r"\d+", name)
     bare = re.sub(r"\d+", "", name)
-    others = [x for x in allowed if not numbers or re.findall(r"\d+", x) == numbers or x == bare]
+    others = [x for x in allowed if not numbers or x == bare or _is_slip(numbers, x)]
     near = difflib.get_close_matches(name, others, n=1, cutoff=NEAR)
     return f" (did you mean {(of or {}).get(near[0], near[0])!r}?)" if near else ""
+
+
+def _is_slip(numbers: list[str], other: str) -> bool:
+    """Whether the numbers in another name are these but for a digit."""
+    theirs = re.findall(r"\d+", other)
+    if [len(n) for n in numbers] != [len(n) for n in theirs]:
+        return False
+    return sum(a != b for a, b in zip("".join(numbers), "".join(theirs), strict=True)) <= 1
