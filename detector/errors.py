@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 INTERRUPTED = 130
 """Exit code after Ctrl-C where there was nothing to save: what shells say of SIGINT."""
 
+MAX_QUOTED = 300
+"""Letters of somebody else's message that one of ours quotes."""
+
 
 class UserError(Exception):
     """Something the user can mend; the message is the whole story, so no traceback is shown."""

@@ -19,7 +19,7 @@ detector train --config-dir FOLDER experiment=mine"""
 
 def main() -> None:
     """Does what the words of the command ask for; exits with 2 where that cannot be."""
-    answered(lambda: run(sys.argv[1:]))
+    answered(lambda: run(sys.argv[1:]), "configs")
 
 
 def run(words: list[str]) -> None:

@@ -36,7 +36,8 @@ from detector.cli import typed, yaml_files
 from detector.cli.main import interrupted
 from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
-from detector.errors import ConfigError, Preempted, UserError, did_you_mean
+from detector.errors import ConfigError, Preempted, StorageError, UserError, did_you_mean
+from detector.runtime.output import is_closed_pipe, steady_output
 
 VERSION_BASE = "1.3"
 
@@ -60,7 +61,7 @@ def main(config_name: str, run: Run) -> None:
     Exits with the code of the error where there is one. Hydra's flags work: --help, --cfg, --info,
     --multirun, ... No folder or file of Hydra's own is written.
     """
-    answered(lambda: _main(config_name, run, sys.argv[1:]))
+    answered(lambda: _main(config_name, run, sys.argv[1:]), config_name)
 
 
 def say_loading() -> None:
@@ -71,16 +72,45 @@ def say_loading() -> None:
         print("\rloading PyTorch ...", end="\r", file=sys.stderr, flush=True)
 
 
-def answered(call: Callable[[], None]) -> None:
-    """Calls; a mistake of the user's is printed as one line, and the exit code is its own."""
-    try:
-        call()
-    except UserError as error:
-        _exit(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        _exit(ConfigError(explain(error)))
-    except KeyboardInterrupt:
-        sys.exit(interrupted())
+def answered(call: Callable[[], None], name: str) -> None:
+    """Calls; a mistake of the user's is printed as one line, and the exit code is its own.
+
+    name: of the command, for what the system says of a file, a disk or memory: it knows no key.
+    """
+    with steady_output() as (out, _):
+        try:
+            call()
+        except UserError as error:
+            _exit(error)
+        except (HydraException, OmegaConfBaseException) as error:
+            _exit(ConfigError(explain(error)))
+        except KeyboardInterrupt:
+            sys.exit(interrupted())
+        except Exception as error:
+            line = of_the_system(error)
+            if line is None:
+                raise  # a bug, which its traceback explains
+            _exit(ConfigError(f"{name}: {line}"))
+    if name != "train" and out.failure is not None and not is_closed_pipe(out.failure):
+        _exit(StorageError(f"{name}: what it says could not be written"))  # a run has files too
+
+
+def of_the_system(error: Exception) -> str | None:
+    """What is said of an error whose cause lies outside of this program; None of any other.
+
+    A file that is a folder, a disk that is full, a yaml or text that is none, too little memory.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([" and ".join(names), error.strerror or ""]).removeprefix(": ")
+    if isinstance(error, yaml.YAMLError):
+        return f"a yaml file cannot be read: {yaml_files.fault(error)}"
+    if isinstance(error, UnicodeError):
+        return f"a text cannot be read or written: {error}"
+    torch = sys.modules.get("torch")  # where it was not imported, it has not failed
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return "out of memory; smaller images or batches, or a smaller model"
+    return None
 
 
 def _main(config_name: str, run: Run, argv: list[str]) -> None:

@@ -22,13 +22,14 @@ from detector.config.registry import (
 )
 from detector.data.loader import collate
 from detector.data.transforms import Augmentation, without_objects
+from detector.errors import MAX_QUOTED, ConfigError
 from detector.inference.calling import ImageModel, by_padded_size
 from detector.inference.detections import Detections
 from detector.layouts import Layout
 from detector.losses.base import ClassLoss
 from detector.models.detector import Detector, build_detector
 from detector.models.postprocess import postprocess
-from detector.runs import checkpoint
+from detector.runs import checkpoint, entries
 from detector.runs.checkpoint import CALIBRATION, weights_to_evaluate
 from detector.runtime.distributed import choose_device
 from detector.runtime.precision import Precision, choose, prepare
@@ -163,6 +164,7 @@ def load_checkpoint(
 
 def config_of(saved: dict[str, Any], path: str) -> Config:
     """The config in a checkpoint. Raises ConfigError where it names parts that are not known."""
+    entries.require(saved, entries.EVALUATED, f"checkpoint: {path}")
     config = from_plain(saved["config"])
     require_known({kind: getattr(config, kind) for kind in REGISTRIES}, config.plugins, path)
     return config
@@ -179,7 +181,11 @@ def restore(saved: dict[str, Any], config: Config, path: str, device: torch.devi
     model = build_detector(
         config.backbone, config.model, layout, 0.01, neck=config.neck, pretrained=False
     )
-    model.load_state_dict(weights_to_evaluate(saved))
+    try:
+        model.load_state_dict(weights_to_evaluate(saved))
+    except RuntimeError as error:  # names or shapes of others
+        why = " ".join(str(error).split())[:MAX_QUOTED]
+        raise ConfigError(f"checkpoint: {path}: its weights do not fit its config: {why}") from None
     return Predictor(
         prepare(model, precision, device, channels_last=config.channels_last).eval(),
         layout,

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import torch
 
 from detector.errors import ConfigError, StorageError
+from detector.runs import entries
 from detector.runtime import archive
 from detector.runtime.pickles import Unreadable
 
@@ -146,7 +147,9 @@ def load(path: str | Path) -> dict[str, Any]:
         kind = ConfigError if fits else Damaged
         raise kind(f"checkpoint: {path} cannot be read: {error}") from None
     _check_format(content, path, has_checksum=fits is not None)
-    return _upgraded(content, path)
+    content = _upgraded(content, path)
+    entries.check(content, f"checkpoint: {path}")
+    return content
 
 
 def weights_to_evaluate(saved: dict[str, Any]) -> dict[str, torch.Tensor]:

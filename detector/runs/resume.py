@@ -13,7 +13,7 @@ import detector
 from detector.config import Config
 from detector.config.defaults import filled
 from detector.errors import ConfigError
-from detector.runs import own_files, status
+from detector.runs import entries, own_files, status
 from detector.runs.checkpoint import FORMAT_VERSION, Damaged, load
 from detector.runs.run_folder import CHECKPOINTS, RunFolder, default_path, learned
 from detector.runtime.distributed import World
@@ -68,9 +68,9 @@ def _open(config: Config, plain: dict[str, Any]) -> Opened:
         source = Path(config.resume)
         content = load(source)
     if source is not None and content is not None:
-        notes.insert(0, f"goes on from {source}, step {content['step']}")
         is_named = config.resume != "auto"
         notes += _compare(content, plain, str(source), is_named=is_named)
+        notes.insert(0, f"goes on from {source}, step {content['step']}")
     goes_on = config.resume == "auto" or (source is not None and folder.owns(source))
     if folder.holds_a_run() and not goes_on:
         notes += _replaced(folder, config)
@@ -152,6 +152,7 @@ def _compare(
             f"resume: {path} has format {checkpoint['format_version']}, to go on "
             f"{FORMAT_VERSION} is needed; weights={path} starts from its weights"
         )
+    entries.require(checkpoint, ("config", "step"), f"resume: {path}")
     saved = checkpoint["config"]
     given = dict(plain)
     if given.get("prior") == "from_data":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from detector.errors import ConfigError
 from detector.evaluation.text import markdown
+from detector.runs.side_files import NUMBER, read_record, read_records
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -16,15 +16,16 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 def read_run(folder: Path) -> dict[str, Any]:
     """Name, status, metrics and median images per second of a run folder.
 
-    Raises ConfigError where the folder holds no finished run.
+    Raises ConfigError where the folder holds no finished run, and names a file that is damaged.
     """
     metrics = folder / "metrics.json"
     if not metrics.is_file():
         raise ConfigError(f"folder: {folder} holds no finished run (no {metrics.name})")
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = read_records(folder / "log.jsonl", {"step": int, "images_per_second": NUMBER})
+    numbers = read_record(metrics, dict.fromkeys(METRICS, NUMBER | None))
     return {
         "run": folder.name,
-        **{key: value for key, value in json.loads(metrics.read_text()).items() if key in METRICS},
+        **{name: numbers[name] for name in METRICS},
         "steps": lines[-1]["step"],
         "images/s": statistics.median(line["images_per_second"] for line in lines),
     }

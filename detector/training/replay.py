@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from detector.data.loader import train_batches
 from detector.errors import ConfigError, DataError
 from detector.runs import checkpoint
 from detector.runs.run_folder import RunFolder
+from detector.runs.side_files import read_record
 from detector.runtime import distributed
 from detector.runtime.stopwatch import Stopwatch
 from detector.structures import MicroBatches, to_device
@@ -53,7 +53,8 @@ def replay(folder: str, device: str = "auto") -> Replay:
     path = RunFolder(Path(folder)).crash
     if not (path / crash.BATCH).is_file():
         raise ConfigError(f"folder: {folder} holds no step that was not finite (no {path})")
-    record = json.loads((path / crash.BATCH).read_text())
+    kinds = {"micro_batch": int, "step": int, "batches": list, "values": dict}
+    record = read_record(path / crash.BATCH, kinds)
     saved = checkpoint.load(path / crash.CHECKPOINT)
     config = replace(from_plain(saved["config"]), micro_batch=record["micro_batch"])
     world = distributed.start(device)

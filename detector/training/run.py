@@ -18,10 +18,18 @@ from detector.config.compose import to_yaml
 from detector.data.account import MAX_NAMED
 from detector.data.review import review
 from detector.data.workers import explained
-from detector.errors import INTERRUPTED, DataError, DivergedError, Preempted, UserError
+from detector.errors import (
+    INTERRUPTED,
+    MAX_QUOTED,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Preempted,
+    UserError,
+)
 from detector.inference.evaluate import report, require_pictures
 from detector.inference.predictor import Predictor, load_checkpoint
-from detector.runs import own_files
+from detector.runs import entries, own_files
 from detector.runs.lock import claimed
 from detector.runs.resume import Opened, folder_of, open_folder
 from detector.runs.run_folder import RunFolder
@@ -85,8 +93,9 @@ def _run(config: Config, plain: dict[str, Any], world: World) -> Run:
     except DataError as error:
         raise _written(error, folder) if world.is_main else error from None
     if resumed is not None:
+        entries.require(resumed, entries.GONE_ON_WITH, f"resume: {opened.source}")
         require_same_data(setup, resumed)
-        state.load_state_dict(resumed)
+        load_state(state, resumed, str(opened.source))
         changes, is_same = world.from_main(
             lambda: (changes_of_data(setup, resumed), is_same_val_set(setup, resumed))
         )
@@ -128,6 +137,19 @@ def _written(error: DataError, folder: RunFolder) -> DataError:
         folder.data_faults.write_text("\n".join(error.details) + "\n")
         return DataError(f"{error}\nall {len(error.details)}: {folder.data_faults}")
     return error
+
+
+def load_state(state: State, resumed: dict[str, Any], path: str) -> None:
+    """`load_state_dict` of a file, which may be anybody's. Raises ConfigError where it does not fit
+    the model of the config."""
+    try:
+        state.load_state_dict(resumed)
+    # Of as many kinds as torch has ways to meet what it does not expect.
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())[:MAX_QUOTED]
+        raise ConfigError(
+            f"resume: {path} does not fit the model of its config: {type(error).__name__}: {why}"
+        ) from None
 
 
 def introduce(setup: Setup, state: State, opened: Opened, log: Log | Silent) -> None:

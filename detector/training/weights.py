@@ -17,7 +17,7 @@ from detector.errors import ConfigError
 from detector.layouts import Layout
 from detector.models.backbones.torchvision import CLASSIFIERS
 from detector.models.detector import Detector
-from detector.runs import checkpoint
+from detector.runs import checkpoint, entries
 from detector.runs.checkpoint import weights_to_evaluate
 
 CLASS_LAYER = "head.class_outputs."
@@ -56,7 +56,9 @@ def start_from(
     require(Path(path).is_file(), f"weights: {path} is not a file")
     content = read_torch(Path(path))
     if isinstance(content, Mapping) and "format_version" in content:
-        given = of_checkpoint(checkpoint.load(path), config, layout, classes)
+        saved = checkpoint.load(path)
+        entries.require(saved, entries.EVALUATED, f"weights: {path}")
+        given = of_checkpoint(saved, config, layout, classes)
     else:
         given = of_backbone(content, path)
     wanted = model.state_dict()

@@ -26,6 +26,7 @@ from detector.laboratory.compare.resampling import Resampled
 from detector.laboratory.compare.study import Files, Plain
 from detector.laboratory.report.scores import score_counts
 from detector.runs.run_folder import RunFolder
+from detector.runs.side_files import read_record, read_records
 
 METRICS = tuple(metric.name for metric in coco.METRICS)
 
@@ -96,7 +97,7 @@ def read_run(folder: Path, root: Path) -> Plain:
     }
     if facts["state"] != "done":
         return facts
-    metrics = json.loads(run.metrics.read_text())
+    metrics = read_record(run.metrics, {"per_class": dict})
     log = _lines(run.log)
     speeds = [line["images_per_second"] for line in log]
     return {
@@ -115,7 +116,7 @@ def read_run(folder: Path, root: Path) -> Plain:
 
 
 def _lines(path: Path) -> list[Plain]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_records(path, {"step": int}) if path.exists() else []
 
 
 def _seconds(log: list[Plain], run: RunFolder) -> float:

@@ -7,7 +7,6 @@ rest of it, so that the val split chooses nothing.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from detector.laboratory.compare.study import Files, Plain
 from detector.runs import launch
 from detector.runs.launch import Machine
 from detector.runs.run_folder import RunFolder
+from detector.runs.side_files import NUMBER, read_record
 from detector.runtime.signals import StopRequest
 from detector.training.setup import count_steps
 
@@ -97,4 +97,4 @@ def _ap(folder: Path) -> float | None:
     run = RunFolder(folder)
     if run.read_status()["state"] != "done":
         return None
-    return json.loads(run.metrics.read_text())["AP"] or 0.0
+    return read_record(run.metrics, {"AP": NUMBER | None})["AP"] or 0.0
