@@ -176,6 +176,9 @@ def pack(
         account.given.update(image=len(rows.image_ids), object=len(rows.owners))
     if not rows.image_ids and not account.left_out:
         raise DataError(f"{source}: no images")
+    for name in categories.values():
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"{source}: class name {name!r} is not valid text")
     image_ids = np.array(rows.image_ids, np.int64)
     by_id = np.argsort(image_ids, kind="stable")
     owners = np.argsort(by_id)[np.array(rows.owners, np.int64)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from detector.data.annotations import Annotations
 from detector.data.handling import ExifRule, Handling
+from detector.data.inside import open_inside
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 
@@ -72,8 +73,9 @@ class FolderDataset(Dataset):
 
     def image(self, index: int) -> NDArray[np.uint8]:
         height, width = self.annotations.sizes[index].tolist()
-        return read_pixels(
-            self.folder / self.annotations.file_name(index),
+        return read_inside(
+            self.folder,
+            self.annotations.file_name(index),
             self.handling.max_megapixels,
             annotated=(height, width),
             exif=self.handling.exif,
@@ -109,6 +111,29 @@ def read_pixels(
             depth=depth,
             key=key,
         )
+
+
+def read_inside(
+    folder: Path,
+    name: str,
+    max_megapixels: float,
+    *,
+    annotated: tuple[int, int] | None = None,
+    exif: ExifRule = "stored",
+    depth: tuple[float, float] | None = None,
+    key: str = "data.max_megapixels",
+) -> NDArray[np.uint8]:
+    """`read_pixels` of a file of a folder, for names that are somebody else's.
+
+    Raises DataError naming the file, also where the name leads out of the folder.
+    """
+    path, why = str(folder / name), _refuse(name)
+    if why is not None:
+        raise DataError(f"{folder}: file name {name!r} {why}")
+    rules: dict[str, Any] = {"annotated": annotated, "exif": exif, "depth": depth, "key": key}
+    with readable(path), open_inside(folder, name) as file:
+        with opened(file, max_megapixels, path) as image:
+            return pixels_of(image, path, max_megapixels, **rules)
 
 
 def pixels_of(
@@ -195,21 +220,26 @@ def orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def opened(path: Path, max_megapixels: float = PILLOW_LIMIT) -> Iterator[Image.Image]:
-    """The image of a file, its pixels not yet decoded. Raises DataError naming the file."""
-    with readable(str(path)):
+def opened(
+    path: Path | BinaryIO, max_megapixels: float = PILLOW_LIMIT, name: str | None = None
+) -> Iterator[Image.Image]:
+    """The image of a file, its pixels not yet decoded. Raises DataError naming the file.
+
+    name: of one that is open already.
+    """
+    with readable(name or str(path)):
         image = _open_unguarded(path) if max_megapixels > PILLOW_LIMIT else _open(path)
         with image:
             if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"{path}: holds {image.n_frames} images, one is needed")  # type: ignore[attr-defined]
+                raise DataError(f"{name or path}: holds {image.n_frames} images, one is needed")  # type: ignore[attr-defined]
             yield image
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path | BinaryIO) -> Image.Image:
     return Image.open(path, formats=FORMATS)
 
 
-def _open_unguarded(path: Path) -> Image.Image:
+def _open_unguarded(path: Path | BinaryIO) -> Image.Image:
     """As `_open`, also where Pillow would refuse for the number of pixels: that is checked here."""
     with GUARD:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

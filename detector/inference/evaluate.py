@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from detector.config import Config, EvaluationConfig, Evaluator
 from detector.config import Precision as PrecisionName
 from detector.config.schema import require
-from detector.data.images import read_pixels, require_folder
+from detector.data.images import read_inside, require_folder
 from detector.data.readers.base import Dataset, Split
 from detector.errors import ConfigError, DataError
 from detector.evaluation import coco, files
@@ -186,7 +186,8 @@ def evaluate_detections(
 
 
 def pixels_of(truth: files.Truth, images: str) -> Pixels:
-    """Reads the image of an id from a folder. Raises DataError where there is no such folder."""
+    """Reads the image of an id from a folder, and nothing outside of it. Raises DataError where
+    there is no such folder."""
     folder = require_folder(Path(images), "images")
     names = {row["id"]: row.get("file_name") for row in truth["images"]}
 
@@ -194,7 +195,7 @@ def pixels_of(truth: files.Truth, images: str) -> Pixels:
         name = names[image_id]
         if not isinstance(name, str):
             raise DataError(f"annotations: image {image_id} has no file_name to be drawn from")
-        return read_pixels(folder / name, 100.0, key="images")
+        return read_inside(folder, name, 100.0, key="images")
 
     return read
 

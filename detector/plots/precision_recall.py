@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from detector.plots.style import COLORS, PAGE, grid
+from detector.plots.style import COLORS, PAGE, grid, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,11 +27,11 @@ def draw_precision_recall(
     figure, (axis,) = grid(1, width, 0.6 * width)
     for (name, curve), color in zip(classes.items(), cycle(COLORS), strict=False):
         if curve is None:
-            axis.plot([], [], color=color, label=f"{name}: no objects")
+            axis.plot([], [], color=color, label=f"{plain(name)}: no objects")
             continue
         precision = curve["precision"]
         area = sum(precision) / len(precision)
-        axis.plot(recall, precision, color=color, label=f"{name}: AP {area:.3f}")
+        axis.plot(recall, precision, color=color, label=f"{plain(name)}: AP {area:.3f}")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axis.set_title(f"IoU {iou:g}")
     if classes:

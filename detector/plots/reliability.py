@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detector.plots.style import COLORS, FAINT, PAGE, grid
+from detector.plots.style import COLORS, FAINT, PAGE, grid, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,4 +57,4 @@ def _panel(axis: Axes, title: str, diagram: Mapping[str, Any]) -> None:
             annotation_clip=False,
         )
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="right")
-    axis.set_title(f"{title} ({sum(counts):,} detections)", pad=18)
+    axis.set_title(f"{plain(title)} ({sum(counts):,} detections)", pad=18)

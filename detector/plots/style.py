@@ -115,6 +115,17 @@ def save(figure: Figure, folder: Path, stem: str, formats: Sequence[Format]) -> 
     return paths
 
 
+def plain(name: str) -> str:
+    """A name of somebody's data as matplotlib shows it letter by letter.
+
+    Dollars would make a formula of it, a leading underscore would keep it out of a legend, and
+    signs that end a line or cannot be drawn are shown as escapes.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def shorten(svg: str) -> str:
     """The same picture: coordinates to 1/100 pt, no indents, and a second choice of typeface.
 

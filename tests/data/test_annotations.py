@@ -182,3 +182,8 @@ def test_objects_are_packed_so_that_workers_share_them() -> None:
     """A few arrays, whatever the number of images: pickled, far below 1 kB an image."""
     a = make_dataset([(9, 9)] * 500, [3] * 500).annotations
     assert len(pickle.dumps(a)) < 500 * 300
+
+
+def test_half_a_letter_in_a_class_name_is_refused() -> None:
+    with pytest.raises(DataError, match=r"set\.json: class name 'a\\ud800' is not valid text"):
+        pack(rows(GOOD), source="set.json", categories={2: "a\ud800", 5: "b"}, on_invalid="error")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from detector.plots.precision_recall import draw_precision_recall
 from detector.plots.reliability import draw_reliability
-from detector.plots.style import styled
+from detector.plots.style import save, styled
 
 DIAGRAM = {
     "edges": [0.0, 0.5, 1.0],
@@ -51,3 +53,23 @@ def test_a_curve_is_labelled_with_its_area_and_a_class_without_objects_says_so()
     assert texts == ["cat: AP 0.500", "dog: no objects"]
     assert np.asarray(axis.lines[0].get_ydata()).tolist() == [1.0, 0.5, 0.0]
     assert axis.get_title() == "IoU 0.5"
+
+
+NAMES = (r"$\frac{1}$", "$", "a$b$c", r"\$x$", "_private", "two\nlines", "^_{", "a\x1b[2J", "猫")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # a font need not have every letter
+def test_names_that_look_like_formulae_are_drawn_letter_by_letter(tmp_path: Path) -> None:
+    curve = {"precision": [1.0, 0.5]}
+    with styled():
+        curves = draw_precision_recall([0.0, 1.0], dict.fromkeys(NAMES, curve), iou=0.5)
+        diagrams = draw_reliability(dict.fromkeys(NAMES, DIAGRAM))
+        for stem, figure in {"curves": curves, "diagrams": diagrams}.items():
+            assert save(figure, tmp_path, stem, ["png"])[0].stat().st_size > 0
+    legend = curves.axes[0].get_legend()
+    assert legend is not None
+    assert len(legend.get_texts()) == len(NAMES)
+    for text in (*legend.get_texts(), *(axis.title for axis in diagrams.axes)):
+        _, is_formula = text._preprocess_math(text.get_text())  # type: ignore[attr-defined]
+        assert not is_formula, text.get_text()
+        assert "\n" not in text.get_text()
