@@ -221,6 +221,34 @@ class TestPresets:
         )
         assert (config.model.head.channels, config.model.head.num_convs) == (256, 4)
 
+    @pytest.mark.parametrize(
+        ("name", "epochs", "size"), [("fast", 6.0, 320), ("accurate", 12.0, 640)]
+    )
+    def test_a_preset_for_own_data_is_what_the_recipe_says(
+        self, name: str, epochs: float, size: int
+    ) -> None:
+        """docs/recipe.md states what was measured with these."""
+        config = from_plain(compose(f"experiment={name}"))
+        assert (config.epochs, config.steps, config.batch_size) == (epochs, None, 8)
+        assert config.augment.options["max_size"] == size
+        backbone = config.backbone.options
+        assert (backbone["arch"], backbone["weights"]) == ("mobilenet_v2", "IMAGENET1K_V1")
+        assert (backbone["norm"], backbone["frozen_stages"]) == ("auto", 0)
+        parts = (config.matcher.name, config.loss.name, config.box_loss.name, config.neck.name)
+        assert parts == ("atss", "quality_focal", "giou", "fpn")
+        anchors = config.model.anchors
+        assert (anchors.size, anchors.scales, anchors.ratios) == (2.0, (1.0,), (1.0,))
+        assert (config.model.head.channels, config.model.head.num_convs) == (128, 4)
+        assert (config.model.head.norm, config.model.fpn.channels) == ("group", 128)
+        assert (config.optim.name, config.optim.options["lr"]) == ("adamw", 1e-3)
+
+    def test_coco_with_atss_is_the_published_recipe_but_for_what_it_names(self) -> None:
+        before, after = (compose(f"experiment=coco_r50_{x}1x") for x in ("", "atss_"))
+        changed = {key for key in before if before[key] != after[key]}
+        assert changed == {"matcher", "box_loss", "model"}
+        assert after["model"]["head"]["norm"] == "group"
+        assert after["box_loss"] == {"name": "giou", "weight": 2.0}
+
     def test_overfitting_scores_the_images_it_trains_on(self) -> None:
         """Also where they are named on the command line."""
         values = compose("experiment=overfit_coco128", "data.train_images=elsewhere")

@@ -24,8 +24,8 @@ CLASS_LAYER = "head.class_outputs."
 COUNTER = ".num_batches_tracked"
 """Of live batch norm; says nothing about what a layer computes."""
 
-FIRST_LAYERS = {"conv1.weight", "features.0.0.weight"}
-"""Of torchvision's ResNets and MobileNets."""
+FIRST_LAYERS = {"conv1.weight", "features.0.0.weight", "stem.0.weight"}
+"""Of torchvision's ResNets; MobileNets, EfficientNets and ConvNeXts; RegNets."""
 
 MAX_NAMED = 3
 """Tensors that a message names for each fault."""
@@ -96,8 +96,9 @@ def of_backbone(content: Any, path: str) -> Given:
     is_state = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
     require(
         is_state and not FIRST_LAYERS.isdisjoint(content),
-        f"weights: {path} is neither a checkpoint of this project nor a ResNet or MobileNet of "
-        "torchvision's; weights of other frameworks are converted first, with tools/convert.py",
+        f"weights: {path} is neither a checkpoint of this project nor a backbone of torchvision's; "
+        "timm's are named by backbone.weights, and those of other frameworks are converted first, "
+        "with tools/convert.py",
     )
     weights = {f"backbone.{k}": v for k, v in content.items() if not k.startswith(CLASSIFIERS)}
     return Given(weights, "the file has none")
