@@ -94,7 +94,7 @@ def build_detector(
         body.load_pretrained()
     anchors = AnchorGenerator(model.anchors)
     levels = model.anchors.levels
-    fpn: Neck = NECKS.build(neck, channels_from(body, levels[0]), model.fpn, levels)
+    channels = channels_from(body, levels[0])
     head = Head(
         model.fpn.channels,
         anchors.num_per_cell,
@@ -103,6 +103,8 @@ def build_detector(
         model.head,
         len(anchors.strides),
     )
+    # After the head: the order in which weights are drawn makes the numbers of a run.
+    fpn: Neck = NECKS.build(neck, channels, model.fpn, levels)
     return Detector(body, fpn, head, anchors, build_coder(model.coder))
 
 

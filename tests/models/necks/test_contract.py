@@ -125,6 +125,14 @@ def test_a_detector_has_anchors_on_the_levels_of_its_neck(
     ]
 
 
+def test_a_neck_changes_no_other_weight_at_the_start(name: str) -> None:
+    """It is drawn after backbone and head, as it was when there was one neck alone."""
+    own = detector(name, (3, 7)).state_dict()
+    for other in NECKS.names:
+        for key, value in detector(other, (3, 7)).state_dict().items():
+            assert key.startswith("fpn.") or torch.equal(value, own[key]), key
+
+
 def test_a_backbone_without_a_map_of_stride_4_cannot_begin_at_p2(name: str) -> None:
     pytest.importorskip("timm")
     plug = Plug("timm", {"arch": "hrnet_w18_small"})
