@@ -25,7 +25,16 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", CASES, ids=[*NECKS.names, "p2_to_p6"])
+IN_EVERY_RUN = ("bifpn", "pafpn")
+"""Cases of `make test`: an export takes ten seconds each, and most other tests train with fpn."""
+
+NAMED = [
+    pytest.param(case, id=name, marks=[] if name in IN_EVERY_RUN else pytest.mark.slow)
+    for name, case in zip([*NECKS.names, "p2_to_p6"], CASES, strict=True)
+]
+
+
+@pytest.mark.parametrize("changes", NAMED)
 def test_a_run_is_resumed_to_the_bit_and_exported(tmp_path: Path, changes: dict[str, Any]) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
