@@ -131,9 +131,12 @@ def read_inside(
     if why is not None:
         raise DataError(f"{folder}: file name {name!r} {why}")
     rules: dict[str, Any] = {"annotated": annotated, "exif": exif, "depth": depth, "key": key}
-    with readable(path), open_inside(folder, name) as file:
-        with opened(file, max_megapixels, path) as image:
-            return pixels_of(image, path, max_megapixels, **rules)
+    with (
+        readable(path),
+        open_inside(folder, name) as file,
+        opened(file, max_megapixels, path) as image,
+    ):
+        return pixels_of(image, path, max_megapixels, **rules)
 
 
 def pixels_of(
