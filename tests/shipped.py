@@ -17,6 +17,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "focal",
         "focal_star",
         "ghm",
+        "mal",
         "ohem",
         "quality_focal",
         "random_sampling",

@@ -148,7 +148,10 @@ class Config:
     prior: float | Literal["from_data"] = 0.01
     normalizer: Literal["positives", "image_positives", "ema_positives", "images"] | None = None
     guided_scale: bool = False
-    class_weights: tuple[float, ...] | Literal["effective_number"] | None = None
+    quality_targets: Literal["iou", "matcher"] | None = None
+    level_weights: Literal["positives"] | None = None
+    class_weights: tuple[float, ...] | Literal["effective_number", "frequency"] | None = None
+    class_weights_power: float = 1.0
     effective_number_beta: float = 0.999
     ramps: tuple[Ramp, ...] = ()
     clip: float | None = 10.0
@@ -191,6 +194,10 @@ class Config:
         require(
             0 <= self.effective_number_beta < 1,
             f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
+        )
+        require(
+            0 <= self.class_weights_power <= 2,
+            f"class_weights_power: {self.class_weights_power} given, 0 to 2 is allowed",
         )
         if isinstance(self.class_weights, tuple):
             require(

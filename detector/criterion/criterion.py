@@ -13,11 +13,14 @@ from detector.box_losses.base import BoxLoss
 from detector.config import Config
 from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.config.schema import LossPlug, Plug, coerce, require
+from detector.criterion.quality import QualityTargets, require_quality, toward_quality
 from detector.criterion.ramps import Ramps, build_ramps
 from detector.criterion.weighting import (
+    LevelWeights,
     Normalizer,
     Weighting,
     build_weighting,
+    require_level_weights,
     require_normalizer,
 )
 from detector.data.annotations import Annotations
@@ -59,10 +62,14 @@ class Criterion(nn.Module):
         weighting: Weighting | None = None,
         ramps: Ramps | None = None,
         world: World | None = None,
+        quality_targets: QualityTargets | None = None,
     ) -> None:
-        """world: the processes over which a step is counted; None: this one alone."""
+        """quality_targets: what the scores of positives are to be in place of 1, see
+        `toward_quality`; None leaves it to the loss. world: the processes over which a step is
+        counted; None: this one alone."""
         super().__init__()
         self.loss, self.box_loss, self.matcher = loss, box_loss, matcher
+        self.quality_targets: QualityTargets | None = quality_targets
         self.weighting = weighting or Weighting(class_normalizer=loss.normalizer)
         self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
         self.world = world or World(0, 1, torch.device("cpu"))
@@ -79,6 +86,8 @@ class Criterion(nn.Module):
         normalizer: Normalizer | None = None,
         class_weights: Sequence[float] | None = None,
         guided_scale: bool = False,
+        quality_targets: QualityTargets | None = None,
+        level_weights: LevelWeights | None = None,
         batch_size: int = 1,
         world: World | None = None,
     ) -> Criterion:
@@ -86,7 +95,8 @@ class Criterion(nn.Module):
 
         loss, box_loss, matcher: a registered name; a mapping with a `name`, options and, for a
         loss, the `weight` on its terms; or the part itself. normalizer, class_weights (K,),
-        guided_scale, batch_size: see `Weighting`; None leaves the normaliser to the loss.
+        guided_scale, level_weights, batch_size: see `Weighting`; None leaves the normaliser to the
+        loss. quality_targets: see the constructor.
         Raises ConfigError for a name or an option that is not known, naming the nearest.
         """
         plugs = {"loss": loss_plug(loss, "loss"), "box_loss": loss_plug(box_loss, "box_loss")}
@@ -94,6 +104,12 @@ class Criterion(nn.Module):
             loss if isinstance(loss, ClassLoss) else LOSSES.build(plugs["loss"], num_classes)
         )
         require_normalizer(class_loss, normalizer, plugs["loss"].name)
+        require_level_weights(class_loss, level_weights, plugs["loss"].name)
+        chosen = matcher if isinstance(matcher, Matcher) else MATCHERS.build(plug_of(matcher))
+        matcher_name = (
+            type(matcher).__name__ if isinstance(matcher, Matcher) else plug_of(matcher).name
+        )
+        require_quality(quality_targets, class_loss, plugs["loss"].name, chosen, matcher_name)
         if class_weights is not None:
             count = len(class_weights)
             require(count == num_classes, f"class_weights: {count} given, {num_classes} are needed")
@@ -102,13 +118,15 @@ class Criterion(nn.Module):
             box_normalizer=normalizer or "positives",
             class_weights=None if class_weights is None else torch.tensor([1.0, *class_weights]),
             guided_scale=guided_scale,
+            level_weights=level_weights,
             batch_size=batch_size,
             world_size=1 if world is None else world.size,
         )
         return cls(
             class_loss,
             box_loss if isinstance(box_loss, BoxLoss) else BOX_LOSSES.build(plugs["box_loss"]),
-            matcher if isinstance(matcher, Matcher) else MATCHERS.build(plug_of(matcher)),
+            chosen,
+            quality_targets=quality_targets,
             weighting=weighting,
             ramps=Ramps((), {name: plug.weight for name, plug in plugs.items()}),
             world=world,
@@ -160,21 +178,33 @@ class Criterion(nn.Module):
         averaged, and those of micro-batches added, as DDP and `backward` do.
         """
         return self.weighting(
-            self.loss(predictions, matches),
+            self.class_terms(predictions, matches),
             self.box_loss(predictions, matches),
             self.factors,
             matches,
             positives,
         )
 
+    def class_terms(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        """The terms of the class loss, neither weighted nor summed."""
+        if self.quality_targets is None:
+            return self.loss(predictions, matches)
+        return toward_quality(self.loss, predictions, matches, self.quality_targets)
+
     def unweighted(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms as the losses give them: (N, A, K), (N, A) or (N,), neither summed nor
         divided."""
-        return {**self.loss(predictions, matches), **self.box_loss(predictions, matches)}
+        return {
+            **self.class_terms(predictions, matches),
+            **self.box_loss(predictions, matches),
+        }
 
     def statistics(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
-        """What the class loss wants summed for `update`, of a micro-batch."""
-        return self.loss.statistics(predictions, matches)
+        """What the class loss and the weighting want summed for `update`, of a micro-batch."""
+        return {
+            **self.loss.statistics(predictions, matches),
+            **self.weighting.statistics(matches),
+        }
 
     def update(
         self, statistics: Mapping[str, Tensor], terms: Mapping[str, float], positives: float
@@ -183,8 +213,10 @@ class Criterion(nn.Module):
 
         statistics: summed over the micro-batches of this rank. terms, positives: of the whole step.
         """
-        self.loss.update({name: self.world.sum(value) for name, value in statistics.items()})
-        self.weighting.update(terms, positives)
+        sums = {name: self.world.sum(value) for name, value in statistics.items()}
+        own = {name: sums.pop(name) for name in self.weighting.statistics_names}
+        self.loss.update(sums)
+        self.weighting.update(terms, positives, own)
 
 
 def plug_of(choice: Choice) -> Plug:
@@ -204,7 +236,9 @@ def check_criterion(config: Config) -> None:
 
     Needs no data, so a wrong option is answered before they are read.
     """
-    build_parts(config, 1)
+    loss, _, matcher = build_parts(config, 1)
+    require_level_weights(loss, config.level_weights, config.loss.name)
+    require_quality(config.quality_targets, loss, config.loss.name, matcher, config.matcher.name)
     build_ramps(config)
 
 
@@ -228,5 +262,6 @@ def build_criterion(config: Config, annotations: Annotations, world: World) -> C
         weighting=build_weighting(config, loss, annotations, world.size),
         ramps=build_ramps(config),
         world=world,
+        quality_targets=config.quality_targets,
     )
     return criterion.to(world.device)

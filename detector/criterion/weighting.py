@@ -23,6 +23,11 @@ from detector.structures import Matches
 
 Normalizer = Literal["positives", "image_positives", "ema_positives", "images"]
 
+LevelWeights = Literal["positives"]
+
+MOST_LEVELS = 16
+"""Levels that a pyramid may have; finer ones come first, the rest of a buffer stays 0."""
+
 EMA_START, EMA_MOMENTUM = 100.0, 0.9
 """Of `ema_positives`, as in detectron2's RetinaNet."""
 
@@ -53,17 +58,23 @@ class Weighting(nn.Module):
         previous accepted step, so that losses of another scale share the layers alike. Chen et al.
         2019, "Is Sampling Heuristics Necessary", arXiv 1909.04868, who take the ratio of the
         present step; that of the previous one is the same for every rank and micro-batch.
+    level_weights: "positives": the terms of an anchor are multiplied by 2 on the level with the
+        fewest positives so far, by 1 on that with the most, and by what lies in proportion on the
+        others. Chen et al. 2021, "DDOD", arXiv 2107.02963, section 3.4, and their code. Until a
+        step has told them apart it is 1.
     batch_size: images of the optimizer step, over ranks and micro-batches. world_size: ranks whose
         gradients are averaged.
 
     Its buffers are what it remembers of the accepted steps, () float64, and are saved with a run:
-    `ema_positives`, the moving average of the positives of a step, and `class_scale`, what the
-    guided scale multiplies the class terms with in the coming step.
+    `ema_positives`, the moving average of the positives of a step, `class_scale`, what the guided
+    scale multiplies the class terms with in the coming step, and with level weights
+    `level_positives`, the positives of each level of all steps.
     """
 
     class_weights: Tensor | None
     ema_positives: Tensor
     class_scale: Tensor
+    level_positives: Tensor
 
     def __init__(
         self,
@@ -72,10 +83,12 @@ class Weighting(nn.Module):
         box_normalizer: Normalizer = "positives",
         class_weights: Tensor | None = None,
         guided_scale: bool = False,
+        level_weights: LevelWeights | None = None,
         batch_size: int = 1,
         world_size: int = 1,
     ) -> None:
         super().__init__()
+        self.level_weights: LevelWeights | None = level_weights
         self.class_normalizer: Normalizer = class_normalizer
         self.box_normalizer: Normalizer = box_normalizer
         self.guided_scale = guided_scale
@@ -84,9 +97,47 @@ class Weighting(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)  # of the config
         self.register_buffer("ema_positives", torch.tensor(EMA_START, dtype=torch.float64))
         self.register_buffer("class_scale", torch.ones((), dtype=torch.float64))
+        if level_weights is not None:
+            counts = torch.zeros(MOST_LEVELS, dtype=torch.float64)
+            self.register_buffer("level_positives", counts)
 
-    def update(self, terms: Mapping[str, float], positives: float) -> None:
-        """Remembers an accepted step with these terms and positives, of the whole step."""
+    @property
+    def statistics_names(self) -> tuple[str, ...]:
+        """Names of what `statistics` gives and `update` wants."""
+        return () if self.level_weights is None else ("level_positives",)
+
+    def statistics(self, matches: Matches) -> dict[str, Tensor]:
+        """Sums that `update` wants, added over micro-batches and ranks."""
+        if self.level_weights is None:
+            return {}
+        counts = matches.foreground.sum(0).split(matches.anchors.level_sizes)
+        sums = torch.stack([count.sum() for count in counts]).double()
+        return {"level_positives": nn.functional.pad(sums, (0, MOST_LEVELS - len(sums)))}
+
+    def level_factors(self, matches: Matches) -> Tensor | None:
+        """(A,) factors of the levels of the anchors; None where all are 1."""
+        if self.level_weights is None:
+            return None
+        sizes = matches.anchors.level_sizes
+        counts = self.level_positives[: len(sizes)]
+        span = counts.max() - counts.min()
+        factors = torch.where(span > 0, 2 - (counts - counts.min()) / span.clamp(min=1), 1.0)
+        repeats = torch.tensor(sizes, device=factors.device)
+        return factors.repeat_interleave(repeats, output_size=sum(sizes))
+
+    def update(
+        self,
+        terms: Mapping[str, float],
+        positives: float,
+        statistics: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Remembers an accepted step with these terms and positives, of the whole step.
+
+        statistics: summed over micro-batches and ranks; needed with level weights.
+        """
+        if self.level_weights is not None:
+            assert statistics is not None, "level weights need the positives of each level"
+            self.level_positives += statistics["level_positives"]
         count = self.ema_positives.new_tensor(positives)
         self.ema_positives.copy_(moving_average(self.ema_positives, count))
         box = sum(v for k, v in terms.items() if is_box_term(k))
@@ -125,13 +176,14 @@ class Weighting(nn.Module):
         """
         result: dict[str, Tensor] = {}
         divisor = self.divisor(self.class_normalizer, matches, positives)
+        levels = self.level_factors(matches)
         for name, term in class_terms.items():
-            sums = self.weigh_classes(term, matches).flatten(1).sum(1)
+            sums = of_levels(self.weigh_classes(term, matches), levels).flatten(1).sum(1)
             value = (sums / divisor.to(sums.dtype)).sum()
             result[f"loss_{name}"] = self.class_factor(factors["loss"], value) * value
         divisor = self.divisor(self.box_normalizer, matches, positives)
         for name, term in box_terms.items():
-            sums = term.flatten(1).sum(1)
+            sums = of_levels(term, levels).flatten(1).sum(1)
             result[f"loss_{name}"] = factors["box_loss"] * (sums / divisor.to(sums.dtype)).sum()
         return result
 
@@ -149,6 +201,14 @@ class Weighting(nn.Module):
         return term * (factors if term.dim() == 2 else factors[..., None])
 
 
+def of_levels(term: Tensor, factors: Tensor | None) -> Tensor:
+    """`term` (N, A[, K]) times the factors (A,) of the levels of the anchors, if there are any."""
+    if factors is None:
+        return term
+    factors = factors.to(term.dtype)
+    return term * (factors if term.dim() == 2 else factors[:, None])
+
+
 def build_weighting(
     config: Config, loss: ClassLoss, annotations: Annotations, world_size: int
 ) -> Weighting:
@@ -160,6 +220,7 @@ def build_weighting(
         box_normalizer=chosen or "positives",
         class_weights=class_weights(config, loss, annotations),
         guided_scale=config.guided_scale,
+        level_weights=config.level_weights,
         batch_size=config.batch_size,
         world_size=world_size,
     )
@@ -172,6 +233,15 @@ def require_normalizer(loss: ClassLoss, normalizer: Normalizer | None, name: str
         loss.normalizer == "positives" or normalizer in (None, "images"),
         f"normalizer: {normalizer} given, but loss={name} has taken a mean within each image; "
         "null or images is allowed",
+    )
+
+
+def require_level_weights(loss: ClassLoss, weights: LevelWeights | None, name: str) -> None:
+    """Raises ConfigError where the loss of this name is no sum over anchors, but levels have
+    weights."""
+    require(
+        weights is None or loss.separable,
+        f"level_weights: {weights} given, but loss={name} is no sum over anchors; null is allowed",
     )
 
 
@@ -188,16 +258,25 @@ def class_weights(config: Config, loss: ClassLoss, annotations: Annotations) -> 
         loss.separable,
         f"class_weights: {given} given, but loss={name} is no sum over anchors; null is allowed",
     )
+    power = config.class_weights_power
     if isinstance(given, str):
         counts = np.bincount(annotations.labels[~annotations.crowd], minlength=num_classes)
-        values = effective_number_weights(counts, config.effective_number_beta)
+        beta = config.effective_number_beta
+        values = (
+            effective_number_weights(counts, beta)
+            if given == "effective_number"
+            else 1 / np.maximum(counts, 1)
+        )
+        if power != 1 or given == "frequency":
+            values = values**power
+            values = values * len(values) / values.sum()
     else:
         if len(given) != num_classes:
             raise ConfigError(
                 f"class_weights: {len(given)} given, one for each of {num_classes} classes is "
                 f"needed: {', '.join(annotations.classes)}"
             )
-        values = np.array(given)
+        values = np.array(given) ** power
     return torch.tensor([1.0, *values], dtype=torch.float32)
 
 

@@ -18,6 +18,8 @@ class ClassLoss(nn.Module, ABC):
     normalizer: "positives": the sum over anchors is divided by the positives of the optimizer step;
         "images": the loss has taken its own mean within each image, so only images are counted.
     separable: the loss is a sum over anchors; ranking and histogram losses are not.
+    selects: which background counts is decided by looking at all anchors (mining, sampling).
+    asks_for_quality: the target of a positive is its quality, not 1.
 
     The options of a loss are the keyword-only arguments of its constructor.
     """
@@ -25,6 +27,8 @@ class ClassLoss(nn.Module, ABC):
     layout_class: ClassVar[type[Layout]]
     normalizer: ClassVar[Literal["positives", "images"]] = "positives"
     separable: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
+    asks_for_quality: ClassVar[bool] = False
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

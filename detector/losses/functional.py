@@ -11,6 +11,7 @@ to be left out goes with `torch.where`, and the caller sums and divides.
     sample_dependent_gamma                       a gamma for `sigmoid_focal`: FLSD-53
     sigmoid_equalized_focal                      a gamma for each class
     sigmoid_quality_focal, sigmoid_varifocal     the target is a quality in [0, 1]
+    sigmoid_mal                                  the same, where poor boxes are not spared
     softmax_cross_entropy, softmax_focal         one of C classes, which come last
     alpha_balanced                               two weights on any loss of yes or no
 
@@ -49,6 +50,7 @@ from detector.losses.cross_entropy import sigmoid_cross_entropy
 from detector.losses.equalized_focal import sigmoid_equalized_focal
 from detector.losses.focal import sigmoid_focal
 from detector.losses.focal_star import sigmoid_focal_star
+from detector.losses.mal import sigmoid_mal
 from detector.losses.quality_focal import sigmoid_quality_focal, soft_cross_entropy
 from detector.losses.sample_dependent_focal import sample_dependent_gamma
 from detector.losses.softmax_cross_entropy import softmax_cross_entropy
@@ -62,6 +64,7 @@ __all__ = [
     "sigmoid_equalized_focal",
     "sigmoid_focal",
     "sigmoid_focal_star",
+    "sigmoid_mal",
     "sigmoid_quality_focal",
     "sigmoid_varifocal",
     "soft_cross_entropy",

@@ -45,6 +45,7 @@ class OHEMLoss(ClassLoss):
     """
 
     layout_class = Sigmoid
+    selects = True
     normalizer = "images"
 
     def __init__(

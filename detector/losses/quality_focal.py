@@ -57,6 +57,7 @@ class QualityFocalLoss(ClassLoss):
     """
 
     layout_class = Sigmoid
+    asks_for_quality = True
 
     def __init__(self, num_classes: int, *, beta: float = 2.0) -> None:
         super().__init__(num_classes)

@@ -68,6 +68,7 @@ class RandomSamplingLoss(ClassLoss):
     """
 
     layout_class = Sigmoid
+    selects = True
     normalizer = "images"
 
     def __init__(

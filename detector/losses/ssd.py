@@ -25,6 +25,7 @@ class SSDLoss(ClassLoss):
     """
 
     layout_class = Softmax
+    selects = True
 
     def __init__(self, num_classes: int, *, negatives_per_positive: float = 3.0) -> None:
         super().__init__(num_classes)

@@ -47,6 +47,7 @@ class VarifocalLoss(ClassLoss):
     """
 
     layout_class = Sigmoid
+    asks_for_quality = True
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class YOLOObjectnessLoss(ClassLoss):
     """
 
     layout_class = Objectness
+    asks_for_quality = True
 
     def __init__(
         self,

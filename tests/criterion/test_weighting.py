@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from detector.box_losses import BoxLoss
 from detector.config import Config, from_plain
 from detector.config.registry import DATASETS, LOSSES
+from detector.criterion import Criterion
 from detector.criterion.weighting import (
     Weighting,
     build_weighting,
@@ -117,6 +119,53 @@ def test_class_weights_multiply_all_outputs_of_an_anchor_of_the_class() -> None:
     assert terms(w)["loss_box"] == terms(weighting("images"))["loss_box"]
 
 
+def three_levels() -> Matches:
+    """The anchors of `LABELS` on levels of 1, 1 and 2: 1, 1 and 1 positives."""
+    predictions = predict(torch.zeros(3, 4, 2, dtype=torch.float64))
+    matches = match(predictions, LABELS)
+    return replace(matches, anchors=replace(matches.anchors, level_sizes=(1, 1, 2)))
+
+
+def test_levels_of_few_positives_count_up_to_double() -> None:
+    w = weighting("images", level_weights="positives")
+    matches = three_levels()
+    assert w.level_factors(matches).tolist() == [1.0] * 4  # type: ignore[union-attr]
+    statistics = w.statistics(matches)
+    assert statistics["level_positives"][:4].tolist() == [1, 1, 1, 0]
+    w.update({}, 3.0, statistics)
+    w.update({}, 7.0, {"level_positives": torch.tensor([1.0, 5.0, 1.0] + [0.0] * 13)})
+    # 2, 6 and 2 in all; another step gives the second 4 more and the third 3.
+    w.update({}, 7.0, {"level_positives": torch.tensor([0.0, 4.0, 3.0] + [0.0] * 13)})
+    # 2, 10, 5: doubled, once, and 2 - 3/8.
+    assert w.level_factors(matches).tolist() == [2.0, 1.0, 1.625, 1.625]  # type: ignore[union-attr]
+    class_terms = {"class": torch.ones(3, 4, 2, dtype=torch.float64)}
+    box_terms = {"box": matches.foreground.double()}
+    factors = {"loss": 1.0, "box_loss": 1.0}
+    found = w(class_terms, box_terms, factors, matches, torch.tensor(3.0))
+    assert found["loss_class"].item() == pytest.approx(2 * (2 + 1 + 2 * 1.625))
+    assert found["loss_box"].item() == pytest.approx((2 + 1 + 1.625) / 3)
+
+
+def test_level_weights_are_a_pure_function_of_what_is_saved() -> None:
+    w, other = (weighting("images", level_weights="positives") for _ in range(2))
+    w.update({}, 3.0, {"level_positives": torch.tensor([3.0, 9.0, 0.0] + [0.0] * 13)})
+    other.load_state_dict(w.state_dict())
+    factors = [x.level_factors(three_levels()) for x in (w, other)]
+    assert torch.equal(*factors)  # type: ignore[arg-type]
+    assert "level_positives" not in weighting().state_dict()
+
+
+def test_the_criterion_counts_the_positives_of_each_level() -> None:
+    criterion = Criterion.build(2, loss="ghm", level_weights=None)
+    with pytest.raises(ConfigError, match="level_weights: positives given, but loss=ghm is no sum"):
+        Criterion.build(2, loss="ghm", level_weights="positives")
+    criterion = Criterion.build(2, loss="focal", level_weights="positives")
+    matches = three_levels()
+    predictions = predict(torch.zeros(3, 4, 2))
+    criterion.update(criterion.statistics(predictions, matches), {}, 3.0)
+    assert criterion.weighting.level_positives[:4].tolist() == [1, 1, 1, 0]
+
+
 def test_the_guided_scale_brings_the_class_terms_to_the_box_terms_of_the_step_before() -> None:
     w = weighting(guided_scale=True)
     first = terms(w)
@@ -167,6 +216,20 @@ def test_a_config_chooses_the_normaliser_and_null_leaves_it_to_the_loss(tmp_path
 def test_what_cannot_be_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         built(tmp_path, **changes)
+
+
+def test_class_weights_by_frequency_and_their_power(tmp_path: Path) -> None:
+    counts = np.bincount(setting(tmp_path)[1].labels, minlength=4)
+    for power in (1.0, 0.5, 0.0):
+        weights = built(
+            tmp_path, class_weights="frequency", class_weights_power=power
+        ).class_weights
+        raw = [1 / max(n, 1) ** power for n in counts.tolist()]
+        assert weights is not None
+        assert weights.tolist() == pytest.approx([1, *(4 * r / sum(raw) for r in raw)], rel=1e-6)
+    given = built(tmp_path, class_weights=[1.0, 4.0, 9.0, 0.0], class_weights_power=0.5)
+    assert given.class_weights is not None
+    assert given.class_weights.tolist() == [1, 1, 2, 3, 0]  # as given, and not scaled
 
 
 def test_effective_number_weights_are_those_of_the_training_objects(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def yes_or_no(gamma: float) -> dict[str, Loss]:
         ),
         "alpha_balanced": lambda x, y: f.alpha_balanced(f.sigmoid_cross_entropy(x, y), y, 0.75),
         "soft_cross_entropy": lambda x, y: f.soft_cross_entropy(x, y.to(x.dtype)),
+        "sigmoid_mal": lambda x, y: f.sigmoid_mal(x, y.to(x.dtype), y == 1, gamma=gamma),
         "sigmoid_quality_focal": lambda x, y: f.sigmoid_quality_focal(x, y.to(x.dtype), beta=gamma),
         "sigmoid_varifocal": lambda x, y: f.sigmoid_varifocal(
             x, y.to(x.dtype), alpha=0.75, gamma=gamma
