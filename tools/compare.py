@@ -1,4 +1,4 @@
-"""Which loss, for these data? `python tools/compare.py losses=[focal,ssd] seeds=5`. See --help."""
+"""Which loss? `python tools/compare.py 'losses=[focal,ssd]' seeds=5`. See --help."""
 
 import checkout  # noqa: F401  what runs is this checkout, installed or not
 

@@ -1,4 +1,4 @@
-"""Draws losses: `python tools/plot_losses.py losses=[focal,cross_entropy,ssd]`. See --help."""
+"""Draws losses: `python tools/plot_losses.py 'losses=[focal,cross_entropy,ssd]'`. See --help."""
 
 import checkout  # noqa: F401  what runs is this checkout, installed or not
 

@@ -1,4 +1,4 @@
-"""Which loss, for these data? `detector compare losses=[focal,ssd] seeds=5`. See --help."""
+"""Which loss, for these data? `detector compare 'losses=[focal,ssd]' seeds=5`. See --help."""
 
 from __future__ import annotations
 

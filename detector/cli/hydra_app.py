@@ -32,7 +32,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detector.cli import typed, yaml_files
+from detector.cli import described, typed, yaml_files
 from detector.cli.main import interrupted
 from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
@@ -122,6 +122,11 @@ def _main(config_name: str, run: Run, argv: list[str]) -> None:
     for line in typed.given_twice(args.overrides):
         print(line, file=sys.stderr)
     config = compose(config_name, args)
+    if args.help and args.config_path is None and (CONFIGS / f"{config_name}.yaml").exists():
+        values = OmegaConf.to_container(config, resolve=False)
+        flat = {path: value for path, _, value in walk(values)}
+        print(described.usage(config_name, flat, choices(config_name, args)))
+        return
     if not wants_hydra(args):
         run(config)
         return
@@ -265,6 +270,14 @@ def compose(config_name: str, args: argparse.Namespace) -> DictConfig:
     del config["hydra"]
     refuse_code(config, parsed)
     return config
+
+
+def choices(config_name: str, args: argparse.Namespace) -> dict[str, str]:
+    """What is chosen of each group, by a preset too."""
+    overrides = [*args.overrides, *search_path(args)]
+    with hydra.initialize_config_dir(str(CONFIGS), version_base=VERSION_BASE):
+        config = hydra.compose(config_name, overrides, return_hydra_config=True)
+    return {str(group): str(name) for group, name in config.hydra.runtime.choices.items()}
 
 
 def config_folder(args: argparse.Namespace) -> Path:

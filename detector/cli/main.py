@@ -41,7 +41,7 @@ def main() -> None:
     """
     first, *words = sys.argv[1:] or ["--help"]
     if first in ("--help", "-h", "help"):
-        print(usage())
+        explain(words)
         return
     if first == "--version":
         print(f"detector {detector.__version__}")
@@ -64,6 +64,21 @@ def interrupted() -> int:
     return INTERRUPTED
 
 
+def explain(words: list[str]) -> None:
+    """`detector help`, `detector help COMMAND` or `detector help KEY`."""
+    if not words:
+        print(usage())
+        return
+    name = words[0].replace("-", "_")
+    if name in COMMANDS:
+        sys.argv = [f"detector {name}", "--help"]
+        importlib.import_module(f"detector.cli.{name}").main()
+        return
+    from detector.cli import described, hydra_app  # which load Hydra, for its yaml files
+
+    hydra_app.answered(lambda: print(described.about(words[0].partition("=")[0])))
+
+
 def usage() -> str:
     """The commands, a line each."""
     width = max(map(len, COMMANDS))
@@ -74,6 +89,6 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "detector COMMAND --help says what a command can be told",
+            "detector COMMAND --help says what keys a command has, detector help KEY what it means",
         ]
     )

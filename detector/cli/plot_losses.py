@@ -1,4 +1,4 @@
-"""Draws losses: `detector plot_losses losses=[focal,cross_entropy,ssd]`. See --help."""
+"""Draws losses: `detector plot_losses 'losses=[focal,cross_entropy,ssd]'`. See --help."""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from detector import __version__
 from detector.cli.main import COMMANDS, main
 from tests.commands import ROOT, Command, Outcome
 
-SHARED = {"__init__", "__main__", "hydra_app", "main", "options", "typed", "yaml_files"}
+SHARED = {
+    *("__init__", "__main__", "described", "hydra_app", "main", "options", "typed"),
+    "yaml_files",
+}
 """Modules of the folder that are no commands."""
 
 

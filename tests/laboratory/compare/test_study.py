@@ -23,7 +23,8 @@ from detector.laboratory.compare.study import Plain, arms_of
 from tests.commands import ROOT
 from tests.training.tiny import TINY, go
 
-OWN = {"losses", "seeds", "parallel", "points", "lr_search", "draws", "sweep", "probes"}
+OWN = {"losses", "seeds", "parallel", "points", "lr_search", "draws", "metric"}
+OWN |= {"sweep", "probes"}
 SMALL = (
     *("augment", "backbone", "data", "loader", "device", "precision"),
     *("tensorboard", "log_every", "save_every"),
