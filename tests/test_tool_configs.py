@@ -70,7 +70,7 @@ def something(cls: type, key: str) -> Any:
     if get_origin(hint) is tuple:
         return ["something"]
     allowed = get_args(hint)
-    return allowed[0] if allowed else "something"
+    return "something" if not allowed or str in allowed else allowed[0]
 
 
 def keys_of_run() -> set[str]:

@@ -18,9 +18,12 @@ class PredictConfig:
     """One call of `tools/predict.py`. See `configs/predict.yaml` for what each key means."""
 
     checkpoint: str
-    source: str
+    source: str | tuple[str, ...]
     output_dir: str | None = None
     overwrite: bool = False
+    formats: tuple[Literal["json", "coco", "yolo", "csv"], ...] = ("json",)
+    images: bool = True
+    crops: bool = False
     limit: int | None = None
     threshold: float | Literal["auto"] = 0.3
     operating_point: Literal["lrp", "f1", "cost", "fppi"] = "lrp"

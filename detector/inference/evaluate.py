@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detector.inference.pictures import Pixels
 
 
-CUT_FROM = 0.01
+CUT_FROM = 0.1
 """A lowest score from which detections were probably cut off by a threshold: a curve then ends."""
 
 

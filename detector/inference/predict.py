@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +17,30 @@ from tqdm import tqdm
 from detector.config import Precision as PrecisionName
 from detector.config.schema import require
 from detector.data.handling import require_megapixels
-from detector.data.images import SUFFIXES, list_images
+from detector.data.images import MAX_NAMED
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections
 from detector.inference.graph import load_graph
 from detector.inference.load import is_graph
 from detector.inference.predictor import config_of, restore
-from detector.inference.preprocess import Decoding, decode, decoding_of
+from detector.inference.preprocess import Decoding, decoding_of
+from detector.inference.sources import Item, Sources, find
+from detector.inference.written import Format, Written, storage
 from detector.runs import checkpoint
-from detector.runs.run_folder import RunFolder
+from detector.runs.run_folder import CHECKPOINTS, RunFolder
 from detector.runtime import distributed
-
-PREDICTIONS = "predictions.json"
 
 
 def predict(
     path: str | Path,
-    source: str | Path,
+    source: Sources,
     *,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    formats: Sequence[Format] = ("json",),
+    images: bool = True,
+    crops: bool = False,
     limit: int | None = None,
     threshold: Threshold = 0.3,
     operating_point: str = "lrp",
@@ -46,22 +49,25 @@ def predict(
     device: str = "auto",
     precision: PrecisionName | None = None,
 ) -> Path:
-    """Detections of an image or of all images in a folder; the path of the JSON file.
+    """Detections of images and videos; the path of the JSON file.
 
-    Needs nothing but the checkpoint, or the exported graph, at `path`. Writes a copy of each image
-    with the boxes drawn, under its own name, and `predictions.json` into `output_dir` (default:
-    `predictions` beside the checkpoint). limit: the first images only. The other options are those
-    of `Predictor` and `load`. Images are computed one at a time, so that nothing that is found
-    depends on the others.
+    Needs nothing but the checkpoint, or the exported graph, at `path`. source: a file, a folder, a
+    pattern such as "photos/*.jpg", a .txt with a path a line, or several of these. Writes a copy of
+    each image with the boxes drawn, under its own name (`images`), what is inside of each box
+    (`crops`), `predictions.json` and what else `formats` says into `output_dir`; see `written`.
+    Default: `predictions/NAME` of the source in the run's folder, or beside the checkpoint. limit:
+    the first images only. The other options are those of `Predictor` and `load`. Images are
+    computed one at a time, so that nothing that is found depends on the others.
 
     Raises ConfigError for what cannot work, before anything is written; DataError at the end, when
     all others are done, where files could not be read.
     """
     require_megapixels(max_megapixels)
     saved = None if is_graph(path) else checkpoint.load(path)
-    source, output = Path(source), Path(output_dir or Path(path).parent / "predictions")
-    names = find(source, output)[:limit]
-    require_output(output, source, overwrite)
+    output = Path(output_dir or default_output(Path(path), source))
+    items = find(source, output)[:limit]
+    require_output(output, items, overwrite)
+    written = Written(output, formats, images, crops)
     world = distributed.start(device)
     try:
         if saved is None:
@@ -75,76 +81,60 @@ def predict(
             model, threshold=threshold, operating_point=operating_point, calibrated=calibrated
         )
         how = decoding_of(model.config.data.options)
-        return _predict(names, source, output, call, max_megapixels, how)
+        return _predict(items, written, call, max_megapixels, how)
     finally:
         distributed.stop()
 
 
 def _predict(
-    names: list[str],
-    source: Path,
-    output: Path,
+    items: Sequence[Item],
+    written: Written,
     detect: Callable[[NDArray[np.uint8]], Detections],
     max_megapixels: float,
     how: Decoding,
 ) -> Path:
-    folder = source if source.is_dir() else source.parent
-    rows: list[dict[str, Any]] = []
-    for name in tqdm(names, unit="image", disable=None):  # a bar on a terminal only
+    left_out: list[str] = []
+    for item in tqdm(items, unit="image", ncols=80, disable=None):  # a bar on a terminal only
         try:
-            pixels = decode(folder / name, max_megapixels=max_megapixels, how=how)
+            pixels = item.read(max_megapixels, how)
         except DataError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
+            left_out.append(item.name)
             continue
         detections = detect(pixels)
-        rows.append({"file": name, **detections.to_dict()})
-        save_drawn(output / copy_name(name), pixels, detections)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / PREDICTIONS
-    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-    print(f"{len(rows)} images, {sum(len(r['boxes']) for r in rows)} objects; written: {path}")
-    left_out = len(names) - len(rows)
+        with storage(written.output):
+            written.add(item.name, pixels, detections)
+    with storage(written.output):
+        paths = written.finish()
+    num_objects = sum(map(len, written.found))
+    listed = ", ".join(map(str, paths))
+    print(f"{len(written.names)} images, {num_objects} objects; written: {listed}")
     if left_out:
-        raise DataError(f"source={source}: {left_out} of {len(names)} files cannot be read (above)")
-    return path
+        some = ", ".join(left_out[:MAX_NAMED]) + (", ..." if len(left_out) > MAX_NAMED else "")
+        raise DataError(f"source: {len(left_out)} of {len(items)} images cannot be read: {some}")
+    return paths[0]
 
 
-def find(source: Path, output: Path) -> list[str]:
-    """Names of the images, relative to their folder; those below the output are no source.
-
-    Raises ConfigError where there is no such file or folder, DataError where it holds no image.
-    """
-    if source.is_file():
-        return [source.name]
-    require(source.is_dir(), f"source: {source} is not a file or a folder")
-    names = list_images(source)
-    if source.resolve() in output.resolve().parents:  # what an earlier call has drawn
-        drawn = output.resolve()
-        names = [name for name in names if not (source / name).resolve().is_relative_to(drawn)]
-    if not names:
-        raise DataError(f"source={source}: holds no images ({', '.join(SUFFIXES)})")
-    return names
+def default_output(path: Path, source: Sources) -> Path:
+    """`predictions/NAME` in the run's folder, or beside a checkpoint that lies elsewhere; NAME is
+    that of the source, so that those of several folders lie beside each other."""
+    parent = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+    is_one = isinstance(source, str | os.PathLike)
+    words = re.findall(r"[\w-]+", Path(source).resolve().stem) if is_one else []
+    return parent / "predictions" / ("_".join(words) or "images")
 
 
-def require_output(output: Path, source: Path, overwrite: bool) -> None:
+def require_output(output: Path, items: Sequence[Item], overwrite: bool) -> None:
     """Raises ConfigError where the images themselves, or other files, would be overwritten."""
     RunFolder(output).require_writable()
-    folder = source if source.is_dir() else source.parent
-    is_other = output.resolve() != folder.resolve()
-    require(is_other, f"output_dir: {output} is the folder of the source, which is kept as it is")
+    written = output.resolve()
+    for folder in {item.path.parent.resolve() for item in items}:
+        require(
+            written != folder,
+            f"output_dir: {output} is the folder of the source, which is kept as it is",
+        )
     is_free = overwrite or not (output.is_dir() and any(output.iterdir()))
     require(
         is_free,
         f"output_dir: {output} is not a new or empty folder; overwrite=true writes into it",
     )
-
-
-def copy_name(name: str) -> str:
-    """The name of an image's drawn copy: its own, so that no two images share one."""
-    return name if Path(name).suffix.lower() in SUFFIXES else f"{name}.png"
-
-
-def save_drawn(path: Path, pixels: NDArray[np.uint8], detections: Detections) -> None:
-    """Writes the copy in the format of its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    detections.draw(pixels).save(path, quality=95)

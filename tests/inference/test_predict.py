@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from detector.config import from_plain
 from detector.config.registry import DATASETS
 from detector.data.export import write_coco
-from detector.errors import ConfigError, DataError
+from detector.errors import ConfigError, DataError, StorageError
 from detector.inference.predict import predict
 from detector.runs import checkpoint
 from detector.training.run import run
@@ -125,7 +126,8 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(
     write_image(source / "large.png", 1000, 1001)
     with pytest.raises(DataError) as caught:
         call(folder, source, out, max_megapixels=1.0)
-    assert str(caught.value) == f"source={source}: 3 of 4 files cannot be read (above)"
+    names = "broken.jpg, deep.png, large.png"
+    assert str(caught.value) == f"source: 3 of 4 images cannot be read: {names}"
     assert caught.value.exit_code == 3
     lines = capsys.readouterr().err.splitlines()
     for line, words in zip(
@@ -168,9 +170,35 @@ def test_one_file_is_enough_and_needs_no_suffix(folder: Path, tmp_path: Path) ->
     assert found[0]["boxes"] == rows(folder, folder / "val", tmp_path / "all")[1]["boxes"]
 
 
-def test_the_default_output_lies_beside_the_checkpoint(folder: Path) -> None:
+def test_the_default_output_lies_in_the_run_or_beside_the_checkpoint(folder: Path) -> None:
     path = call(folder, folder / "val", None, limit=1)
-    assert path == folder / "run" / "checkpoints" / "predictions" / "predictions.json"
+    assert path == folder / "run" / "predictions" / "val" / "predictions.json"
+    loose = folder / "loose.pt"
+    shutil.copy(folder / "run" / "checkpoints" / "last.pt", loose)
+    path = call(folder, folder / "val" / "000001.png", None, checkpoint=loose)
+    assert path == folder / "predictions" / "000001" / "predictions.json"
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """/dev/full is a disk without room; here a copy is to be written to where a folder lies."""
+    (tmp_path / "out" / "000001.png").mkdir(parents=True)
+    with pytest.raises(
+        StorageError, match=r"^output_dir: .*out cannot be written \(Is a directory"
+    ):
+        call(folder, folder / "val", tmp_path / "out", overwrite=True)
+
+
+def test_all_that_can_be_written_is(folder: Path, tmp_path: Path) -> None:
+    formats = ("json", "coco", "yolo", "csv")
+    out = tmp_path / "out"
+    found = rows(folder, folder / "val", out, formats=formats, crops=True, images=False, limit=2)
+    assert {p.name for p in out.iterdir()} == {
+        *("predictions.json", "coco.json", "labels", "predictions.csv", "crops")
+    }
+    coco = json.loads((out / "coco.json").read_text())
+    assert len(coco["annotations"]) == sum(len(row["boxes"]) for row in found)
+    scores = [row["score"] for row in coco["annotations"]]
+    assert scores == [score for row in found for score in row["scores"]]
 
 
 def test_what_an_earlier_call_has_drawn_is_no_source(folder: Path, tmp_path: Path) -> None:
@@ -240,5 +268,5 @@ class TestTool:
         assert outcome.code == 3
         named, counted = outcome.err.splitlines()
         assert named.startswith("left out: in/b.png: cannot be read as an image: ")
-        assert counted == "error: source=in: 1 of 2 files cannot be read (above)"
+        assert counted == "error: source: 1 of 2 images cannot be read: b.png"
         assert sorted(os.listdir("out")) == ["a.png", "predictions.json"]
