@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,58 @@ def test_what_a_plugin_itself_cannot_import_is_its_own_fault(tmp_path: Path) -> 
     assert outcome.code == 1
     assert "Traceback" in outcome.err
     assert "not_installed_anywhere" in outcome.err
+
+
+WRONG = """
+import torch
+from detector import LOSSES
+from detector.config.registry import BACKBONES
+from detector.losses.focal import FocalLoss
+from detector.models.backbones.base import Backbone
+
+@LOSSES.register("tensor")
+class Tensor(FocalLoss):
+    def forward(self, predictions, matches):
+        return super().forward(predictions, matches)["class"]
+
+@LOSSES.register("summed")
+class Summed(FocalLoss):
+    def forward(self, predictions, matches):
+        return {"class": super().forward(predictions, matches)["class"].sum()}
+
+@BACKBONES.register("bare")
+class Bare(Backbone):
+    def forward(self, images):
+        return images, images, images
+"""
+
+
+def test_wrong_parts_are_answered_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    small = ["experiment=smoke", "data.num_train=4", "data.num_val=2", "steps=2", "device=cpu"]
+    for words, answer in [
+        (["loss.name=tensor"], "loss=Tensor: forward gave a tensor of shape"),
+        (["loss.name=summed"], "loss=Summed: the term 'class' is a tensor of shape ()"),
+        (["~backbone", "+backbone.name=bare"], "backbone: Bare has out_channels None"),
+    ]:
+        done = script("train", "plugins=[wrong]", *words, *small, "overwrite=true", cwd=tmp_path)
+        assert done.code == 2, done.err
+        assert done.err.splitlines()[-1].startswith(f"error: {answer}")
+        assert "Traceback" not in done.err
+
+
+def test_the_contract_is_run_on_parts_of_ones_own(folder: Path) -> None:
+    (folder / "wrong.py").write_text(WRONG)
+    command = [sys.executable, "-m", "detector.cli", "check_plugin"]
+    options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 120}
+    good = subprocess.run([*command, "my_package.my_loss"], **options)
+    assert good.returncode == 0, good.stderr
+    lines = good.stdout.splitlines()
+    assert lines[-1] == f"all {len(lines) - 1} rules hold"
+    bad = subprocess.run([*command, "wrong"], **options)
+    assert bad.returncode == 2
+    told = [line for line in bad.stdout.splitlines() if line.startswith("NOT ")]
+    assert {line.split()[1].rstrip(":") for line in told} == {
+        "loss=tensor", "loss=summed", "backbone=bare"
+    }  # fmt: skip
+    assert len(bad.stderr.splitlines()) == 1

@@ -25,6 +25,7 @@ COMMANDS = {
     "launch": "train many times, and print one table",
     "table": "print one table of finished runs",
     "replay": "repeat a step that was not finite, and say what was at fault",
+    "check_plugin": "say whether parts of your own hold what each part has to",
     "configs": "list, show and copy out the yaml files that commands compose",
 }
 """What each does. A command is the module of its name; it is imported only when it is called."""
@@ -76,7 +77,7 @@ def explain(words: list[str]) -> None:
         return
     from detector.cli import described, hydra_app  # which load Hydra, for its yaml files
 
-    hydra_app.answered(lambda: print(described.about(words[0].partition("=")[0])))
+    hydra_app.answered(lambda: print(described.about(words[0].partition("=")[0])), "help")
 
 
 def usage() -> str:

@@ -15,6 +15,7 @@ from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.config.schema import LossPlug, Plug, coerce, require
 from detector.criterion.quality import QualityTargets, require_quality, toward_quality
 from detector.criterion.ramps import Ramps, build_ramps
+from detector.criterion.terms import require_box_terms, require_class_terms
 from detector.criterion.weighting import (
     LevelWeights,
     Normalizer,
@@ -177,9 +178,10 @@ class Criterion(nn.Module):
         positives: () of the whole step, from `positives`. Gradients of several ranks have to be
         averaged, and those of micro-batches added, as DDP and `backward` do.
         """
+        class_terms, box_terms = self._terms(predictions, matches)
         return self.weighting(
-            self.class_terms(predictions, matches),
-            self.box_loss(predictions, matches),
+            class_terms,
+            box_terms,
             self.factors,
             matches,
             positives,
@@ -194,10 +196,18 @@ class Criterion(nn.Module):
     def unweighted(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms as the losses give them: (N, A, K), (N, A) or (N,), neither summed nor
         divided."""
-        return {
-            **self.class_terms(predictions, matches),
-            **self.box_loss(predictions, matches),
-        }
+        class_terms, box_terms = self._terms(predictions, matches)
+        return {**class_terms, **box_terms}
+
+    def _terms(
+        self, predictions: Predictions, matches: Matches
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Of the class loss and of the box loss. Raises ConfigError for what are no terms."""
+        class_terms = self.class_terms(predictions, matches)
+        require_class_terms(type(self.loss).__name__, class_terms, matches, self.loss.num_classes)
+        box_terms = self.box_loss(predictions, matches)
+        require_box_terms(type(self.box_loss).__name__, box_terms, matches)
+        return class_terms, box_terms
 
     def statistics(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """What the class loss and the weighting want summed for `update`, of a micro-batch."""

@@ -10,7 +10,7 @@ from detector.config.registry import BACKBONES, NECKS
 from detector.config.schema import Plug, require
 from detector.layouts import Layout
 from detector.models.anchors import AnchorGenerator
-from detector.models.backbones.base import Backbone
+from detector.models.backbones.base import Backbone, require_channels
 from detector.models.coder import BoxCoder, build_coder
 from detector.models.head import Head
 from detector.models.necks.base import Neck
@@ -110,12 +110,13 @@ def build_detector(
 
 def channels_from(backbone: Backbone, first: int) -> tuple[int, ...]:
     """The channels of a backbone's maps from a level, 2 for C2, to C5. Raises ConfigError."""
+    channels = require_channels(backbone)
     if first > 2:
-        return backbone.out_channels[first - 3 :]
+        return channels[first - 3 :]
     require(
         backbone.c2_channels is not None,
         "model.anchors.levels: a first level of 2 given, but this backbone has no map of stride 4; "
         "3 to 5 are allowed",
     )
     assert backbone.c2_channels is not None
-    return (backbone.c2_channels, *backbone.out_channels)
+    return (backbone.c2_channels, *channels)

@@ -14,7 +14,7 @@ from detector.errors import ConfigError
 from tests.cli.test_main import detector  # noqa: F401  the fixture
 from tests.commands import ROOT, Command
 
-WITH_KEYS = sorted(COMMANDS.keys() - {"configs"})
+WITH_KEYS = sorted(COMMANDS.keys() - {"configs", "check_plugin"})
 
 SELF_EXPLAINED = {"arch", "name"}
 """Keys that say which file was chosen, whose comment is that of the group."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
+
+from detector.errors import ConfigError
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -53,3 +56,15 @@ class Backbone(nn.Module, ABC):
 
         Raises ConfigError, its key beginning with `backbone.`.
         """
+
+
+def require_channels(backbone: nn.Module) -> tuple[int, int, int]:
+    """`out_channels` of a backbone. Raises ConfigError where its constructor sets none."""
+    given: Any = getattr(backbone, "out_channels", None)
+    channels = tuple(given) if isinstance(given, tuple | list) else ()
+    if len(channels) != 3 or not all(isinstance(c, int) and c > 0 for c in channels):
+        raise ConfigError(
+            f"backbone: {type(backbone).__name__} has out_channels {given!r}, its constructor "
+            "has to set the channels of C3, C4 and C5, such as (128, 256, 512)"
+        )
+    return channels[0], channels[1], channels[2]
