@@ -13,8 +13,9 @@ help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
 
+# Called again, it goes on with a run that was stopped and scores one that has ended.
 train: $(INSTALLED) ## train and evaluate; ARGS are overrides, such as ARGS="loss=ssd"
-	$(PYTHON_OF_VENV) tools/train.py $(ARGS)
+	$(PYTHON_OF_VENV) tools/train.py $(if $(findstring resume=,$(ARGS)),,resume=auto) $(ARGS)
 
 # A thread per worker: the workers share the processors already.
 LOSSES := focal ssd yolo cross_entropy balanced_cross_entropy ohem

@@ -71,6 +71,11 @@ def _open(config: Config, plain: dict[str, Any]) -> Opened:
         is_named = config.resume != "auto"
         notes += _compare(content, plain, str(source), is_named=is_named)
         notes.insert(0, f"goes on from {source}, step {content['step']}")
+        if content["step"] == config.steps:
+            notes.append(
+                f"it is at its last step: it is scored again; resume={source} output_dir=NEW "
+                "steps=MORE trains on"
+            )
     goes_on = config.resume == "auto" or (source is not None and folder.owns(source))
     if folder.holds_a_run() and not goes_on:
         notes += _replaced(folder, config)
@@ -92,7 +97,7 @@ def _replaced(folder: RunFolder, config: Config) -> list[str]:
     if not config.overwrite:
         raise ConfigError(
             f"output_dir: {folder.path} already holds a run; resume=auto goes on with it, "
-            "overwrite=true replaces it"
+            "overwrite=true replaces it, output_dir=NEW makes another"
         )
     left = own_files.clear(folder)
     return [own_files.in_words(left)] if left else []
@@ -160,9 +165,20 @@ def _compare(
     changed = differences(saved, given)
     refused = [line for line in changed if not (is_named and line.startswith(MAY_DIFFER))]
     if refused:
-        raise ConfigError(f"resume: {path} was made with another config: {'; '.join(refused)}")
+        message = f"resume: {path} was made with another config: {'; '.join(refused)}"
+        if all(line.startswith(MAY_DIFFER) for line in refused):
+            keys = " ".join(_as_typed(line) for line in refused)
+            message += f"; resume={path} output_dir=NEW {keys} goes on from it so"
+        raise ConfigError(message)
     notes = [f"another config from here on: {'; '.join(changed)}"] if changed else []
     return notes + other_versions(checkpoint)
+
+
+def _as_typed(difference: str) -> str:
+    """ "steps: 8 -> 20" -> "steps=20": the key as a command has it."""
+    key, _, values = difference.partition(": ")
+    value = values.rpartition(" -> ")[2]
+    return f"{key}={'null' if value == 'None' else value}"
 
 
 def other_versions(checkpoint: dict[str, Any]) -> list[str]:

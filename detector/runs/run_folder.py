@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detector.config import Config
-from detector.config.schema import require
+from detector.config.schema import Plug, require
 from detector.runs import status
 from detector.runs.checkpoint import write_atomically
 
@@ -159,8 +160,20 @@ class RunFolder:
 
 
 def default_path(config: Config, plain: dict[str, Any]) -> Path:
-    """runs/LOSS-DATA-HASH: the same config has the same folder."""
-    return Path("runs") / f"{config.loss.name}-{config.data.name}-{config_hash(plain)}"
+    """runs/LOSS-DATA-HASH: the same config has the same folder. DATA is the reader, and the folder
+    of the data where they have one; a run that lies under the reader's name alone stays there."""
+    parts = [config.loss.name, *data_names(config.data), config_hash(plain)]
+    older = Path("runs") / f"{config.loss.name}-{config.data.name}-{config_hash(plain)}"
+    return older if older.exists() else Path("runs") / "-".join(parts)
+
+
+def data_names(data: Plug) -> list[str]:
+    """Such as ["coco", "bccd"]: the reader, and the last part of the data's root."""
+    of = data.options.get("of")
+    inner = of if isinstance(of, dict) else data.options
+    root = inner.get("root")
+    words = re.findall(r"\w+", Path(root).expanduser().resolve().name) if root else []
+    return [data.name, *(["_".join(words)] if words else [])]
 
 
 def config_hash(plain: dict[str, Any]) -> str:

@@ -248,3 +248,24 @@ def test_a_whole_checkpoint_of_things_that_are_not_known_is_left_where_it_is(
     with pytest.raises(ConfigError, match="holds more than tensors"):
         look(**auto(tmp_path / "run"))
     assert last.exists()
+
+
+def test_with_more_steps_it_is_said_how_to_go_on(tmp_path: Path) -> None:
+    last = make_run(tmp_path / "run")
+    changes = {"resume": "auto", "output_dir": str(tmp_path / "run")}
+    with pytest.raises(ConfigError) as caught:
+        opened(**changes, steps=20)
+    assert str(caught.value).endswith(f"; resume={last} output_dir=NEW steps=20 goes on from it so")
+    with pytest.raises(ConfigError) as caught:
+        opened(**changes, steps=20, seed=3)
+    assert "goes on" not in str(caught.value)  # the seed may not differ
+    path, step = opened(resume=str(last), output_dir=str(tmp_path / "new"), steps=20)
+    assert (path, step) == (tmp_path / "new", 3)
+
+
+def test_a_run_that_has_ended_says_how_to_train_on(tmp_path: Path) -> None:
+    last = make_run(tmp_path / "run")
+    content = load(last)
+    save(last, {**content, "step": content["config"]["steps"]})
+    found, _ = look(resume="auto", output_dir=str(tmp_path / "run"))
+    assert any(f"resume={last} output_dir=NEW steps=MORE trains on" in note for note in found.notes)
