@@ -22,7 +22,7 @@ class PredictConfig:
     output_dir: str | None = None
     overwrite: bool = False
     formats: tuple[Literal["json", "coco", "yolo", "csv"], ...] = ("json",)
-    images: bool = True
+    draw: bool = True
     crops: bool = False
     limit: int | None = None
     threshold: float | Literal["auto"] = 0.3

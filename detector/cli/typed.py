@@ -53,6 +53,7 @@ MEANT: Mapping[str, tuple[str, ...]] = {
     "model": ("checkpoint",),
     "images": ("source",),
     "conf": ("threshold",),
+    "format": ("formats",),
     "confidence": ("threshold",),
     "score_threshold": ("threshold",),
     "iou": ("model.postprocess.nms_iou",),
@@ -118,7 +119,7 @@ def _of_evaluate(word: str) -> str:
 
 def _of_a_run(words: list[str]) -> list[str]:
     """A length in epochs or in steps, which takes the place of the other; a YOLO data file."""
-    words = [part for word in words for part in _data_file(word)]
+    words = [part for word in words for part in _data_file(_of_held_out(word))]
     keys = {word.lstrip("+~").partition("=")[0] for word in words}
     for key, other in (("epochs", "steps"), ("steps", "epochs")):
         if key in keys and other not in keys and f"{key}=null" not in words:
@@ -127,6 +128,11 @@ def _of_a_run(words: list[str]) -> list[str]:
     if "data=yolo" in words and file and "data.root" not in keys and Path(file).is_absolute():
         words.append(f"data.root={root_of(Path(file))}")
     return words
+
+
+def _of_held_out(word: str) -> str:
+    """`data.of.root=D` of `data=held_out`, whose yaml cannot hold the keys of every reader."""
+    return f"++{word}" if word.startswith("data.of.") else word
 
 
 def _data_file(word: str) -> list[str]:

@@ -39,7 +39,7 @@ def predict(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     formats: Sequence[Format] = ("json",),
-    images: bool = True,
+    draw: bool = True,
     crops: bool = False,
     limit: int | None = None,
     threshold: Threshold = 0.3,
@@ -53,7 +53,7 @@ def predict(
 
     Needs nothing but the checkpoint, or the exported graph, at `path`. source: a file, a folder, a
     pattern such as "photos/*.jpg", a .txt with a path a line, or several of these. Writes a copy of
-    each image with the boxes drawn, under its own name (`images`), what is inside of each box
+    each image with the boxes drawn, under its own name (`draw`), what is inside of each box
     (`crops`), `predictions.json` and what else `formats` says into `output_dir`; see `written`.
     Default: `predictions/NAME` of the source in the run's folder, or beside the checkpoint. limit:
     the first images only. The other options are those of `Predictor` and `load`. Images are
@@ -67,7 +67,7 @@ def predict(
     output = Path(output_dir or default_output(Path(path), source))
     items = find(source, output)[:limit]
     require_output(output, items, overwrite)
-    written = Written(output, formats, images, crops)
+    written = Written(output, formats, draw, crops)
     world = distributed.start(device)
     try:
         if saved is None:

@@ -37,7 +37,7 @@ class Written:
 
     output: Path
     formats: Sequence[Format] = ("json",)
-    images: bool = True
+    draw: bool = True
     crops: bool = False
     names: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Written:
         self.names.append(name)
         self.sizes.append((pixels.shape[0], pixels.shape[1]))
         self.found.append(detections)
-        if self.images:
+        if self.draw:
             save(self.output / copy_name(name), detections.draw(pixels))
         if self.crops:
             self._crop(name, pixels, detections)

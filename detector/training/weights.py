@@ -68,7 +68,11 @@ def start_from(
         if not (name.startswith(CLASS_LAYER) and given.reason) and not _is_spare(name, wanted)
     }
     about = {name for name in wanted if _part(name) in {_part(key) for key in weights}}
-    require_fit(weights, {name: wanted[name] for name in wanted if name in about}, path)
+    try:
+        require_fit(weights, {name: wanted[name] for name in wanted if name in about}, path)
+    except ConfigError as error:
+        made_with = "; ".join(given.notes)
+        raise ConfigError(f"{error}; {made_with}" if made_with else str(error)) from None
     model.load_state_dict(weights, strict=False)
     return table(path, wanted, weights, given)
 

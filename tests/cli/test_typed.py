@@ -109,6 +109,14 @@ def test_a_yolo_data_file_is_data(command: Command, tmp_path: Path, path: str | 
     assert config.data.root == "/mine"
 
 
+def test_the_set_of_which_a_part_is_held_out_takes_plain_overrides(command: Command) -> None:
+    words = ["data=held_out", "data.of.name=coco", "data.of.root=D", "data.share=0.1"]
+    config, _ = composed(command, *words)
+    assert config.data == {
+        **{"name": "held_out", "of": {"name": "coco", "root": "D"}, "share": 0.1, "seed": 0}
+    }
+
+
 def test_names_with_other_numbers_are_no_slips_of_each_other() -> None:
     assert did_you_mean("resnet152", ["resnet50", "resnext50"]) == ""
     assert did_you_mean("resnt50", ["resnet18", "resnet50"]) == " (did you mean 'resnet50'?)"
@@ -117,7 +125,15 @@ def test_names_with_other_numbers_are_no_slips_of_each_other() -> None:
 def test_every_key_that_is_meant_is_one_of_some_command(command: Command) -> None:
     """So that a key which is renamed does not leave a wrong hint behind."""
     config, _ = composed(command, "data=coco", "data.root=D")
-    known = {*hydra_app.keys_of(config), "checkpoint", "source", "threshold", "data_root", "output"}
+    known = {
+        *hydra_app.keys_of(config),
+        "checkpoint",
+        "source",
+        "threshold",
+        "data_root",
+        "output",
+        "formats",
+    }
     meant = {key.partition("=")[0] for keys in typed.MEANT.values() for key in keys}
     assert meant - known == {"backbone.weights"} - known
 

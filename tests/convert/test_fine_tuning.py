@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -136,8 +137,11 @@ def test_another_model_is_refused_and_its_tensors_named(tmp_path: Path) -> None:
     path = make_checkpoint("torchvision_v2", tmp_path)
     model, config, layout = new_model("torchvision_v1")
     before = copied(model)
-    with pytest.raises(ConfigError, match=r"do not fit: .*of another shape \(.*fpn\.p6\.weight"):
+    with pytest.raises(ConfigError) as caught:
         start_from(str(path), model, config, layout, FOUR)
+    message = str(caught.value)
+    assert re.search(r"do not fit: .*of another shape \(.*fpn\.p6\.weight", message)
+    assert "differs: model.fpn.p6_source was c5, is p5" in message  # what it was made with
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -191,7 +191,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(folder: Path, tmp_path: Path)
 def test_all_that_can_be_written_is(folder: Path, tmp_path: Path) -> None:
     formats = ("json", "coco", "yolo", "csv")
     out = tmp_path / "out"
-    found = rows(folder, folder / "val", out, formats=formats, crops=True, images=False, limit=2)
+    found = rows(folder, folder / "val", out, formats=formats, crops=True, draw=False, limit=2)
     assert {p.name for p in out.iterdir()} == {
         *("predictions.json", "coco.json", "labels", "predictions.csv", "crops")
     }

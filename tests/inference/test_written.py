@@ -30,7 +30,7 @@ def detections(*boxes: list[float]) -> Detections:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """An image of 50 x 100 with two objects, one of them over the border, and one with none."""
-    written = Written(tmp_path / "out", ("coco", "yolo", "csv"), images=False, crops=True)
+    written = Written(tmp_path / "out", ("coco", "yolo", "csv"), draw=False, crops=True)
     pixels = np.arange(50 * 100 * 3, dtype=np.uint8).reshape(50, 100, 3)
     written.add("sub/a.jpg", pixels, detections([10, 20, 30, 40], [90, 45, 120, 60]))
     written.add("b.png", pixels, detections())
