@@ -16,7 +16,7 @@ schedules are built with their defaults. The exit code is 2 where something does
 
 def main() -> None:
     """Prints a line for each rule; exits with 2 where one does not hold."""
-    answered(lambda: run(sys.argv[1:]))
+    answered(lambda: run(sys.argv[1:]), "check_plugin")
 
 
 def run(words: list[str]) -> None:
