@@ -32,7 +32,8 @@ class ImageModel(ABC):
 
     classes, category_ids: the K names and the ids of the data set the model was trained on. config:
     of the run that trained it. calibration: what `detector calibrate` has stored, if anything.
-    source: the file it came from, for messages.
+    source: the file it came from, for messages. gives_calibrated: whether its scores are calibrated
+    in any case.
     """
 
     config: Config
@@ -40,6 +41,7 @@ class ImageModel(ABC):
     category_ids: tuple[int, ...]
     calibration: Calibration | None
     source: str
+    gives_calibrated: bool = False
 
     @abstractmethod
     def detect_pixels(
@@ -99,11 +101,13 @@ class ImageModel(ABC):
         require(is_known, f"threshold: {threshold} given, 0 to below 1 is allowed, or auto")
         require(batch_size >= 1, f"batch_size: {batch_size} given, at least 1 is needed")
         select: Callable[[Detections], Detections] | None = None
+        calibrated = calibrated or self.gives_calibrated
         first = 0.0 if threshold == "auto" else float(threshold)
         if calibrated or threshold == "auto":
             stored = self.require_calibration()
             select = stored.selector(threshold, operating_point, calibrated=calibrated)
-            first = 0.0  # scores change, or each class has a threshold of its own
+            # Scores change, or each class has a threshold of its own.
+            first = first if self.gives_calibrated else 0.0
         is_one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray) or _is_tensor(
             images
         )

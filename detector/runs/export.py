@@ -26,7 +26,8 @@ def export(path: str, output: str, *, overwrite: bool = False) -> Path:
     target = Path(output)
     if target.suffix != ".safetensors":
         raise ConfigError(
-            f"output: {output} given, a name that ends in .onnx or .safetensors is needed"
+            f"output: {output} given, a name that ends in .onnx, .xml, .pt2 or .safetensors is "
+            "needed"
         )
     if target.exists() and not overwrite:
         raise ConfigError(f"output: {output} is already there; overwrite=true replaces it")

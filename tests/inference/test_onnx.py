@@ -17,9 +17,10 @@ from detector.config import from_plain
 from detector.config.registry import DATASETS
 from detector.data.export import write_coco
 from detector.errors import ConfigError, DataError
-from detector.inference import onnx as export
+from detector.inference import export as exporting
+from detector.inference.export import export
 from detector.inference.graph import GraphPredictor, load_graph
-from detector.inference.onnx import Agreement, compare, export_onnx, matched
+from detector.inference.verify import BOUNDS, Agreement, Row, compare, matched
 from detector.runs import checkpoint
 from tests.commands import ROOT, Command
 from tests.data.files import write_image
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = tiny(path / "run", steps=12, batch_size=8)
     go(plain)
     write_coco(DATASETS.build(from_plain(plain).data).read("val"), path, "val")
-    export_onnx(path / "run" / "checkpoints" / "last.pt", path / "graph.onnx")
+    export(path / "run" / "checkpoints" / "last.pt", path / "graph.onnx")
     return path
 
 
@@ -59,18 +60,19 @@ def test_a_graph_is_called_as_a_checkpoint_and_finds_the_same(folder: Path, last
         for height, width in ((64, 64), (37, 90), (130, 66), (64, 64))
     ]
     agreement = compare(model, graph, images)
-    assert agreement.detections == 2 * 4 * 100
+    assert [row.detections for row in agreement.rows] == [800, 800]  # 100 an image of either
     assert agreement.is_same, agreement
-    assert agreement.score < 1e-4
+    assert max(row.score for row in agreement.rows) < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ssd", "yolo_objectness"])
 def test_every_layout_is_exported(loss: str, tmp_path: Path) -> None:
     folder = go(tiny(tmp_path / "run", steps=2, loss={"name": loss, "weight": 1.0}))
-    path, agreement = export_onnx(folder / "checkpoints" / "last.pt", tmp_path / "graph.onnx")
-    assert agreement.is_same
-    assert load_graph(path).layout == LAYOUTS[loss]
+    done = export(folder / "checkpoints" / "last.pt", tmp_path / "graph.onnx")
+    assert done.agreement is not None
+    assert done.agreement.is_same
+    assert load_graph(done.path).layout == LAYOUTS[loss]
 
 
 def test_the_tools_take_a_graph_like_a_checkpoint(
@@ -96,6 +98,7 @@ def test_exporting_says_how_both_agree(command: Command, folder: Path, last: Pat
     assert (outcome.code, outcome.err) == (0, "")
     first, written = outcome.out.splitlines()[-2:]
     assert first.startswith("the same as the checkpoint: 1 images, 200 detections: 0 without")
+    assert "batch  images  detections  at limits  unmatched" in outcome.out
     assert written == "written: a.onnx"
     again = command("export", f"checkpoint={last}", "output=a.onnx")
     assert again.message == "output: a.onnx is already there; overwrite=true replaces it"
@@ -113,31 +116,59 @@ def test_a_graph_that_finds_something_else_is_not_written(
                 value += 0.1
     checkpoint.save(tmp_path / "other.pt", saved)
     graph = (folder / "graph.onnx").read_bytes()
-    monkeypatch.setattr(export, "write_graph", lambda _, __, path: path.write_bytes(graph))
+    monkeypatch.setattr(exporting, "write", lambda *rest: rest[-1].write_bytes(graph))
     with pytest.raises(ConfigError, match=r"the graph does not find what .*other\.pt finds"):
-        export_onnx(tmp_path / "other.pt", tmp_path / "a.onnx")
+        export(tmp_path / "other.pt", tmp_path / "a.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["other.pt"]
 
 
 def test_nothing_found_proves_nothing() -> None:
-    assert not Agreement(images=3, detections=0, unmatched=0, score=0.0, box=0.0).is_same
-    assert Agreement(3, 100, 2, 0.0, 0.0).is_same
-    assert not Agreement(3, 100, 3, 0.0, 0.0).is_same
+    def of(detections: int, at_limits: int, unmatched: int) -> bool:
+        row = Row("1", 3, detections, at_limits, unmatched, 0.0, 0.0)
+        return Agreement((row,), BOUNDS["float32"]).is_same
+
+    assert not of(0, 0, 0)
+    assert of(200, 2, 0)
+    assert not of(200, 3, 0)
+    assert not of(200, 0, 1)
+    assert not Agreement((), BOUNDS["float32"]).is_same
+
+
+def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Any:
+    arrays = np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels)
+    return detector.Detections(*arrays, ("a", "b"), (1, 2))
 
 
 def test_partners_have_one_class_much_overlap_and_nearly_one_score() -> None:
-    def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Any:
-        arrays = np.array(boxes, np.float32), np.array(scores, np.float32), np.array(labels)
-        return detector.Detections(*arrays, ("a", "b"), (1, 2))
-
     ours = found([[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.8, 0.7], [0, 1, 0])
-    assert matched(ours, ours) == (0, 0.0, 0.0)
+    assert matched(ours, ours) == (6, 0, 0, 0.0, 0.0)
     theirs = found(
         [[0, 0, 10, 10.05], [0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.7, 0.7], [0, 1, 1]
     )
-    unmatched, score, box = matched(ours, theirs)
-    assert unmatched == 4  # another score; another class: two of each side
+    count, at_limits, unmatched, score, box = matched(ours, theirs)
+    assert (count, at_limits, unmatched) == (6, 0, 4)  # another score; another class: two of each
     assert (score, round(box, 3)) == (0.0, 0.05)
+
+
+def test_what_lies_at_a_limit_may_fall_on_either_side() -> None:
+    """The last rank, the threshold, the overlap of NMS, and what these take along."""
+    one = found([[0, 0, 10, 10]], [0.9], [0])
+    both = found([[0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.3005], [0, 0])
+    assert matched(one, both)[1:3] == (0, 1)
+    assert matched(one, both, threshold=0.3)[1:3] == (1, 0)
+    assert matched(one, both, most=2)[1:3] == (1, 0)
+    # The second overlaps the first by 1 / 2 to the last digit; the third overlaps the second.
+    near = found([[0, 0, 10, 10], [0, 0, 10, 20]], [0.9, 0.8], [0, 0])
+    chain = found([[0, 0, 10, 10], [0, 6, 10, 20]], [0.9, 0.7], [0, 0])
+    assert matched(near, chain)[1:3] == (2, 0)
+    assert matched(one, chain)[1:3] == (0, 1)
+
+
+def test_below_the_score_that_counts_nothing_is_counted() -> None:
+    ours = found([[0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.2], [0, 0])
+    theirs = found([[0, 0, 10, 10]], [0.89], [0])
+    assert matched(ours, theirs, BOUNDS["float16"])[:3] == (2, 0, 0)
+    assert matched(ours, theirs, BOUNDS["float32"])[2] == 3
 
 
 @pytest.mark.slow
@@ -147,7 +178,7 @@ def test_a_calibrated_graph_maps_scores_as_its_checkpoint(
     words = ("draws=0", "device=cpu", "min_detections=1")
     outcome = command("calibrate", f"checkpoint={last}", "output=calibrated.pt", *words)
     assert outcome.code == 0, outcome.err
-    export_onnx("calibrated.pt", "calibrated.onnx")
+    export("calibrated.pt", "calibrated.onnx")
     pixels = np.asarray(Image.open(folder / "val" / "000001.png").convert("RGB"))
     results = [
         detector.load(name, **where)(pixels, threshold=0.0, calibrated=True)
@@ -194,7 +225,8 @@ class TestHostileFiles:
             ("", "does not say what its outputs mean"),
             ("[]", "does not say what its outputs mean"),
             ("{}", "does not say what its outputs mean"),
-            ('{"format_version": 99}', "does not say what its outputs mean"),
+            ('{"format_version": 2}', "does not say what its outputs mean"),
+            ("[" * 100_000, "does not say what its outputs mean"),
         ],
     )
     def test_metadata_of_others_are_refused(
@@ -212,7 +244,7 @@ class TestHostileFiles:
         def evil(meaning: dict[str, Any]) -> dict[str, Any]:
             return meaning | {"config": {"loss": {"_target_": "os.system"}}}
 
-        with pytest.raises(ConfigError, match="has format 99, 1 is what this version reads"):
+        with pytest.raises(ConfigError, match="has format 99, 2 is what this version reads"):
             detector.load(changed(folder, tmp_path, newer))
         with pytest.raises(ConfigError, match="`_target_` is refused"):
             detector.load(changed(folder, tmp_path, evil))
@@ -257,18 +289,20 @@ def test_what_cannot_be_exported_is_said_before_anything_is_made(
     saved["config"]["model"]["anchors"] = {"stride_mode": "image", "offset": 0.0}
     checkpoint.save(tmp_path / "image.pt", saved)
     with pytest.raises(ConfigError, match="stride_mode: image cannot be exported"):
-        export_onnx(tmp_path / "image.pt", tmp_path / "a.onnx")
-    with pytest.raises(ConfigError, match=r"a name that ends in \.onnx is needed"):
-        export_onnx(last, tmp_path / "a.pb")
+        export(tmp_path / "image.pt", tmp_path / "a.onnx")
+    with pytest.raises(ConfigError, match=r"a name that ends in \.onnx, \.xml, \.pt2 is needed"):
+        export(last, tmp_path / "a.pb")
     with pytest.raises(ConfigError, match="images: nowhere is not a folder"):
-        export_onnx(last, tmp_path / "a.onnx", images="nowhere")
+        export(last, tmp_path / "a.onnx", images="nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):
-        export_onnx(last, tmp_path / "a.onnx", images=str(tmp_path / "empty"))
+        export(last, tmp_path / "a.onnx", images=str(tmp_path / "empty"))
 
 
 def test_a_device_or_a_precision_is_none_of_a_graphs_business(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="device: cuda given, a graph computes on the cpu"):
+    with pytest.raises(
+        ConfigError, match="device: cuda given, but this ONNX Runtime computes on the cpu"
+    ):
         detector.load(folder / "graph.onnx", device="cuda")
     with pytest.raises(ConfigError, match="precision: bfloat16 given, a graph has its own"):
         detector.load(folder / "graph.onnx", precision="bfloat16")

@@ -45,7 +45,8 @@ def test_a_file_that_is_there_and_a_name_of_another_kind_are_refused(
     assert outcome.message == "output: a.safetensors is already there; overwrite=true replaces it"
     outcome = command("export", f"checkpoint={last}", "output=a.pt")
     assert (
-        outcome.message == "output: a.pt given, a name that ends in .onnx or .safetensors is needed"
+        outcome.message
+        == "output: a.pt given, a name that ends in .onnx, .xml, .pt2 or .safetensors is needed"
     )
     outcome = command("export", f"checkpoint={last}", "output=a.safetensors", "overwrite=true")
     assert outcome.code == 0
