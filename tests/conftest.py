@@ -15,7 +15,7 @@ from tests.commands import ROOT, Command, Outcome, function_of
 
 LONG = (
     "benchmarking", "inference/test_calibrate", "inference/test_evaluate", "inference/test_pred",
-    "inference/test_onnx",
+    "inference/test_export", "inference/test_onnx", "inference/test_serve",
     "laboratory/audit", "laboratory/compare/test_compare", "laboratory/compare/test_study",
     "runs/test_launch", "runtime/test_signals", "studies", "test_configs", "test_docs",
     "test_equal_runs", "test_face", "test_plugins", "test_promise", "test_scripts", "test_tools",
