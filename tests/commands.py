@@ -14,6 +14,7 @@ TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem 
 ELSEWHERE = {
     "benchmark": ("benchmarking.commands", "benchmark"),
     "benchmark_page": ("benchmarking.commands", "benchmark_page"),
+    "latency": ("benchmarking.commands", "latency"),
     "calibration_study": ("calibration_study", "run"),
 }
 """Commands of this project's own, which are no part of the package: module and function."""

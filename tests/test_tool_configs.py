@@ -57,6 +57,7 @@ def class_of(command: str) -> type:
     modules = {
         "benchmark": "benchmarking.options",
         "benchmark_page": "benchmarking.options",
+        "latency": "benchmarking.options",
         "calibration_study": "calibration_study",
     }
     if command == "compare":

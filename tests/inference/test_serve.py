@@ -193,12 +193,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def process(checkpoint: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process(
+    checkpoint: Path, *words: str, python: str | Path = sys.executable, root: Path = ROOT
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command in a process of its own, and the port that it has printed."""
     argv = ["-m", "detector.cli", "serve", f"checkpoint={checkpoint}", "port=0", *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
-        [sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [str(python), *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment, cwd=checkpoint.parent,
     )  # fmt: skip
     try:

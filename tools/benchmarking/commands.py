@@ -1,4 +1,4 @@
-"""What `tools/benchmark.py` and `tools/benchmark_page.py` do."""
+"""What `tools/benchmark.py`, `tools/benchmark_page.py` and `tools/latency.py` do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from benchmarking.options import BenchmarkConfig, BenchmarkPageConfig
+from benchmarking.options import BenchmarkConfig, BenchmarkPageConfig, LatencyConfig
 from detector.cli.options import checked, start
 from detector.config import check_parts, schema
 from detector.config.compose import plain_values
@@ -53,3 +53,15 @@ def benchmark_page(node: DictConfig) -> None:
     target = folder.with_suffix(".md")
     target.write_text(page(folder))
     print(f"written: {target}")
+
+
+def latency(node: DictConfig) -> None:
+    """All take turns in this process; prints a table."""
+    options = checked(LatencyConfig, node)
+    start()
+
+    from benchmarking.latency import contenders, measure, table
+
+    models = contenders(options.checkpoint, options.graphs, options.bfloat16)
+    size = (options.height, options.width)
+    print(table(measure(models, size, options.warmup, options.rounds), size))

@@ -37,3 +37,20 @@ class BenchmarkPageConfig:
     """One call of `tools/benchmark_page.py`. folder: what holds the results."""
 
     folder: str = "docs/benchmarks"
+
+
+@dataclass(frozen=True)
+class LatencyConfig:
+    """One call of `tools/latency.py`. See `configs/latency.yaml` for what each key means."""
+
+    checkpoint: str
+    graphs: tuple[str, ...]
+    height: int = 480
+    width: int = 640
+    bfloat16: bool = True
+    warmup: int = 3
+    rounds: int = 15
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "height", "width", "rounds")
+        require_at_least(0, self, "warmup")
