@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `detector serve` needs for an ONNX file, and no torch: 300 MB instead of gigabytes.
+# Installs what `detector serve` needs for an ONNX file, and no torch: 360 MB instead of gigabytes.
 # Arguments go to pip. With PYTHON=... into another environment.
 set -euo pipefail
 

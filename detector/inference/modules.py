@@ -185,7 +185,8 @@ class Calibrate(nn.Module):
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Calibrated scores (N, M) of raw ones in [0, 1]."""
-        table, exact = self.get_buffer("table")[labels], scores.double()
+        table, exact = self.get_buffer("table"), scores.double()
+        table = table.index_select(0, labels.reshape(-1)).reshape(*labels.shape, *table.shape[1:])
         if self.is_line:
             odds = exact.log() - (1 - exact).log()
             # Not `sigmoid`, which not every engine knows in float64.
