@@ -82,6 +82,9 @@ def open_openvino(path: str, device: str, precision: str | None) -> Opened:
         Path(path).with_suffix(".bin").is_file(),
         f"checkpoint: {path} has no {Path(path).stem}.bin beside it, which holds its numbers",
     )
+    with open(path, "rb") as file:  # OpenVINO would try the readers of other frameworks, too
+        is_net = b"<net" in file.read(1000)
+    require(is_net, f"checkpoint: {path} cannot be read as OpenVINO's IR: it does not begin as one")
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
