@@ -36,6 +36,8 @@ from tests.training.tiny import go, tiny
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+pytestmark = pytest.mark.timeout(1200)  # an export is 20 to 50 s of a core, which may be shared
+
 LINES = Calibrator(
     kind="platt", target="hit", threshold=0.5, counts=(9, 1, 9, 9),
     maps=(Line(1.3, -0.4), None, Line(0.7, 0.2), Line(1.1, 0.0)), pooled=Line(0.9, 0.1),

@@ -29,6 +29,8 @@ from tests.training.tiny import go, tiny
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+pytestmark = pytest.mark.timeout(1200)  # an export is 20 to 50 s of a core, which may be shared
+
 LAYOUTS = {"focal": "Sigmoid", "ssd": "Softmax", "yolo_objectness": "Objectness"}
 
 
