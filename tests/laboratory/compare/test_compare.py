@@ -80,6 +80,30 @@ def test_the_tool_trains_compares_and_does_nothing_the_second_time(tmp_path: Pat
     assert config["box_loss"]["name"] == "smooth_l1"
 
 
+def test_another_number_decides_without_training_anew(
+    command: Command, in_process: list[str], tmp_path: Path
+) -> None:
+    words = [*SMOKE, "losses=[focal,ssd]", "seeds=1", "output_dir=out", "probes=false"]
+    assert command("compare", *words).code == 0
+    assert in_process == ["focal/seed_0", "ssd/seed_0"]
+    name = "recall@fppi=10"
+    outcome = command("compare", *words, f"metric={name}")
+    assert outcome.code == 0, outcome.err
+    assert len(in_process) == 2
+    results = json.loads(Files(tmp_path / "out").results.read_text())
+    assert results["metric"] == name
+    for run_, row in zip(results["runs"], results["summary"], strict=True):
+        assert 0 <= run_[name] <= 1
+        assert row[name] == row[f"{name}_low"] == run_[name]
+    (pair,) = results["comparisons"]
+    assert pair["differences"] == [results["runs"][0][name] - results["runs"][1][name]]
+    report = Files(tmp_path / "out").report.read_text()
+    assert "difference in recall at 10 false alarms per image" in report
+    outcome = command("compare", *words, "metric=class:zebra")
+    assert outcome.code == 2
+    assert outcome.message.startswith("metric: no class 'zebra'; allowed: ")
+
+
 def test_an_arm_that_sees_other_images_ends_the_comparison(
     command: Command, in_process: list[str]
 ) -> None:

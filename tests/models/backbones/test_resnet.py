@@ -140,9 +140,9 @@ def test_group_norm_with_weights_is_refused_with_the_reason() -> None:
 
 def test_an_unknown_name_lists_those_of_the_architecture() -> None:
     with pytest.raises(ConfigError) as caught:
-        build(arch="resnet50", weights="IMAGENET1K_V3")
+        build(arch="resnet50", weights="IMAGNET1K_V1")
     message = str(caught.value)
-    assert message.startswith("backbone.weights: IMAGENET1K_V3")
+    assert message.startswith("backbone.weights: IMAGNET1K_V1")
     assert "IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT" in message
     assert "did you mean" in message
 
