@@ -86,7 +86,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require_at_least(1, self, "images_per_group", "limit", "max_detections")
         is_known = self.every in (None, "auto") or (isinstance(self.every, int) and self.every > 0)
-        require(is_known, f"every: {self.every} given, at least 1, auto or null is needed")
+        require(is_known, f"every: {self.every} given, at least 1 is needed, or auto, or null")
         require_at_least(0, self, "draws", "worst")
 
 

@@ -98,7 +98,7 @@ def test_the_copy_holds_all_that_the_checkpoint_held_and_the_calibration(folder:
     stored = stored_in(after)
     assert stored.calibrator is not None
     assert (stored.calibrator.kind, stored.calibrator.target) == ("platt", "hit")
-    assert set(stored.raw) == set(stored.calibrated) == {"lrp", "f1", "cost"}
+    assert set(stored.raw) == set(stored.calibrated) == {"lrp", "f1", "cost", "fppi"}
 
 
 def test_predict_maps_scores_by_the_stored_calibrator(command: Command, folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_predict_maps_scores_by_the_stored_calibrator(command: Command, folder: 
         assert after["scores"] != before["scores"]
 
 
-@pytest.mark.parametrize("point", ["lrp", "f1", "cost"])
+@pytest.mark.parametrize("point", ["lrp", "f1", "cost", "fppi"])
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_predict_shows_what_the_thresholds_of_each_class_keep(
     command: Command, folder: Path, point: str, calibrated: bool

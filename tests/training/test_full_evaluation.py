@@ -44,7 +44,7 @@ def test_metrics_hold_the_analysis_with_intervals(folder: Path) -> None:
     analysis = json.loads((folder / "run" / "metrics.json").read_text())["analysis"]
     measure = analysis["calibration"]["all"]["D-ECE"]
     assert measure["low"] <= measure["value"] <= measure["high"]
-    assert set(analysis["operating_points"]) == {"lrp", "f1"}
+    assert set(analysis["operating_points"]) == {"lrp", "f1", "fppi"}
     assert "classification" in analysis["errors"]
 
 
@@ -62,8 +62,8 @@ def test_the_terminal_has_the_tables_and_evaluations_share_of_the_time(folder: P
     out = (folder / "out.txt").read_text()
     for words in ("by pycocotools ", "D-ECE", "optimal LRP", "costs AP50", "most misses"):
         assert words in out
-    shares = [line for line in out.splitlines() if "of the time so far" in line]
-    assert [line.split(":")[0] for line in shares] == ["step 5", "step 10"]
+    shares = [line for line in out.splitlines() if "% of the time" in line]
+    assert [line.split("  ")[0] for line in shares] == ["step 5", "step 10"]
     for line in shares:
         share = float(line.split("; ")[1].split("%")[0])
         assert 0 < share <= 100
