@@ -1,4 +1,4 @@
-"""What the class outputs of an anchor mean.
+"""What the class outputs of an anchor mean, and what its box outputs do.
 
 The head takes its width and its bias from here, post-processing and calibration its scores; none of
 them knows the loss. Mixing these up (a softmax read as sigmoids) is the commonest way to compare
@@ -101,3 +101,75 @@ class Objectness(Layout):
 
     def foreground(self, logits: Tensor) -> Tensor:
         return promote(logits[..., :1]).sigmoid()
+
+
+class BoxLayout(ABC):
+    """The meaning of B outputs per anchor for the four numbers by which a coder knows a box."""
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """B."""
+
+    @abstractmethod
+    def initial_bias(self) -> Tensor:
+        """(B,) float32 bias at which an anchor says its own box."""
+
+    @abstractmethod
+    def numbers(self, outputs: Tensor) -> Tensor:
+        """(..., 4) numbers of (..., B) outputs, in float32 or better, differentiable."""
+
+
+class Deltas(BoxLayout):
+    """The four numbers themselves."""
+
+    @property
+    def num_outputs(self) -> int:
+        return 4
+
+    def initial_bias(self) -> Tensor:
+        return torch.zeros(4)
+
+    def numbers(self, outputs: Tensor) -> Tensor:
+        return promote(outputs)
+
+
+class Distribution(BoxLayout):
+    """A probability for each of `bins` values from 0 to `reach`, whose mean is the number.
+
+    The numbers are distances of sides, so that there is none below 0. A box whose side is hard to
+    tell can say so: its distribution is wide. Li et al. 2020, "Generalized Focal Loss", arXiv
+    2006.04388, section 3.2; 17 bins are theirs.
+    """
+
+    SELF = 0.5
+    """Distance of an anchor's sides from its own centre, in anchor sides."""
+
+    def __init__(self, bins: int, reach: float) -> None:
+        if bins < 2:
+            raise ValueError(f"bins={bins}: at least 2 are needed")
+        if reach <= self.SELF:
+            raise ValueError(f"reach={reach}: more than {self.SELF} is needed")
+        self.bins, self.reach = bins, reach
+
+    @property
+    def num_outputs(self) -> int:
+        return 4 * self.bins
+
+    def values(self, like: Tensor) -> Tensor:
+        """(bins,) the values that have a probability, on the device and in the type of `like`."""
+        return torch.linspace(0, self.reach, self.bins, device=like.device, dtype=like.dtype)
+
+    def initial_bias(self) -> Tensor:
+        """Of all distributions whose mean is `SELF` the widest: exp(-rate x), by bisection."""
+        values = self.values(torch.zeros((), dtype=torch.float64))
+        low, high = -64.0, 64.0 * self.bins / self.reach
+        for _ in range(200):
+            rate = (low + high) / 2
+            mean = float(((-rate * values).softmax(0) * values).sum())
+            low, high = (rate, high) if mean > self.SELF else (low, rate)
+        return (-low * values).float().repeat(4)
+
+    def numbers(self, outputs: Tensor) -> Tensor:
+        shares = promote(outputs).unflatten(-1, (4, self.bins)).softmax(-1)
+        return (shares * self.values(shares)).sum(-1)

@@ -5,6 +5,7 @@ A  anchors of an image over all levels
 M  objects of an image, padded to the largest count of the batch
 K  classes
 D  outputs per anchor of the class head (`Layout.num_outputs`)
+B  outputs per anchor of the box head (`BoxLayout.num_outputs`)
 S  detections of one image
 
 Boxes are (x1, y1, x2, y2) in pixels, x2 and y2 exclusive. Sizes and scales are (height, width).
@@ -49,8 +50,25 @@ def promote(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+class BoxOutputs(Protocol):
+    """What the box outputs of an anchor mean; see `BoxLayout`."""
+
+    @property
+    def num_outputs(self) -> int: ...
+
+    def initial_bias(self) -> Tensor: ...
+
+    def numbers(self, outputs: Tensor) -> Tensor: ...
+
+
 class Coder(Protocol):
-    """Turns boxes into regression targets relative to anchors, and back."""
+    """Turns boxes into four numbers relative to anchors, and back.
+
+    box_layout: how the box outputs of an anchor say these numbers.
+    """
+
+    @property
+    def box_layout(self) -> BoxOutputs: ...
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor: ...
 
@@ -151,7 +169,7 @@ class Anchors:
 class Predictions:
     """What the model says, in training and in evaluation alike.
 
-    logits: (N, A, D), read by the `Layout`. deltas: (N, A, 4), read by `coder`.
+    logits: (N, A, D), read by the `Layout`. deltas: (N, A, B), read by the box layout of `coder`.
     scores: (N, A, K) probabilities without a gradient, for a matcher that looks at them: the
         criterion, which knows the layout, fills them in. Else None.
     """
@@ -163,9 +181,14 @@ class Predictions:
     scores: Tensor | None = None
 
     @cached_property
+    def numbers(self) -> Tensor:
+        """(N, A, 4) what the box outputs say, in float32 or better, differentiable."""
+        return self.coder.box_layout.numbers(promote(self.deltas))
+
+    @cached_property
     def boxes(self) -> Tensor:
         """(N, A, 4) decoded boxes in float32 or better, differentiable, computed on first use."""
-        return self.coder.decode(promote(self.deltas), self.anchors.boxes)
+        return self.coder.decode(self.numbers, self.anchors.boxes)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from detector import boxes
-from detector.layouts import Layout
+from detector.layouts import Deltas, Layout
 from detector.matchers.base import matches_from_objects
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
 
 
 class PlainCoder:
     """The R-CNN code without weights."""
+
+    box_layout = Deltas()
 
     def encode(self, b: Tensor, anchors: Tensor) -> Tensor:
         return boxes.encode(b, anchors.to(b.dtype))

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from detector.structures import Matches, Predictions, promote
+from detector.structures import Matches, Predictions
 
 
 class BoxLoss(nn.Module, ABC):
@@ -22,9 +22,9 @@ class BoxLoss(nn.Module, ABC):
 
 
 def encoded_error(predictions: Predictions, matches: Matches) -> Tensor:
-    """(N, A, 4) predicted deltas minus those of the matched boxes."""
+    """(N, A, 4) what is predicted minus the numbers of the matched boxes."""
     wanted = predictions.coder.encode(matches.boxes, predictions.anchors.boxes)
-    return promote(predictions.deltas) - wanted
+    return predictions.numbers - wanted
 
 
 def on_positives(loss: Tensor, matches: Matches) -> Tensor:

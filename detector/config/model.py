@@ -79,10 +79,20 @@ class CoderConfig:
 
     clamp: where dw and dh are cut, at a factor of 1000 / 16: "upper" (torchvision, detectron2),
     "both" (mmdetection: not below 16 / 1000 either).
+    layout: "distribution" says the distances of the four sides from the anchor's centre, each as
+        the mean of `bins` probabilities from 0 to `reach` anchor sides (Li et al. 2020, arXiv
+        2006.04388; 17 bins and 2 sides are theirs), and weights and clamp do not count.
     """
 
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: Literal["upper", "both"] = "upper"
+    layout: Literal["deltas", "distribution"] = "deltas"
+    bins: int = 17
+    reach: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_at_least(2, self, "bins")
+        require(self.reach > 0.5, f"reach: {self.reach} given, above 0.5 is needed")
 
 
 @dataclass(frozen=True)

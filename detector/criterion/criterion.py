@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.box_losses.base import BoxLoss
+from detector.box_losses.distribution import distribution_term
 from detector.config import Config
 from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.config.schema import LossPlug, Plug, coerce, require
@@ -64,13 +65,18 @@ class Criterion(nn.Module):
         ramps: Ramps | None = None,
         world: World | None = None,
         quality_targets: QualityTargets | None = None,
+        distribution_weight: float = 0.25,
     ) -> None:
-        """quality_targets: what the scores of positives are to be in place of 1, see
-        `toward_quality`; None leaves it to the loss. world: the processes over which a step is
-        counted; None: this one alone."""
+        """world: the processes over which a step is counted; None: this one alone.
+
+        quality_targets: what the scores of positives are to be in place of 1, see `toward_quality`;
+        None leaves it to the loss. distribution_weight: on `distribution_focal`, which joins the
+        box loss where the boxes of a model are distributions.
+        """
         super().__init__()
         self.loss, self.box_loss, self.matcher = loss, box_loss, matcher
         self.quality_targets: QualityTargets | None = quality_targets
+        self.distribution_weight = distribution_weight
         self.weighting = weighting or Weighting(class_normalizer=loss.normalizer)
         self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
         self.world = world or World(0, 1, torch.device("cpu"))
@@ -88,6 +94,7 @@ class Criterion(nn.Module):
         class_weights: Sequence[float] | None = None,
         guided_scale: bool = False,
         quality_targets: QualityTargets | None = None,
+        distribution_weight: float = 0.25,
         level_weights: LevelWeights | None = None,
         batch_size: int = 1,
         world: World | None = None,
@@ -97,7 +104,7 @@ class Criterion(nn.Module):
         loss, box_loss, matcher: a registered name; a mapping with a `name`, options and, for a
         loss, the `weight` on its terms; or the part itself. normalizer, class_weights (K,),
         guided_scale, level_weights, batch_size: see `Weighting`; None leaves the normaliser to the
-        loss. quality_targets: see the constructor.
+        loss. quality_targets, distribution_weight: see the constructor.
         Raises ConfigError for a name or an option that is not known, naming the nearest.
         """
         plugs = {"loss": loss_plug(loss, "loss"), "box_loss": loss_plug(box_loss, "box_loss")}
@@ -128,6 +135,7 @@ class Criterion(nn.Module):
             box_loss if isinstance(box_loss, BoxLoss) else BOX_LOSSES.build(plugs["box_loss"]),
             chosen,
             quality_targets=quality_targets,
+            distribution_weight=distribution_weight,
             weighting=weighting,
             ramps=Ramps((), {name: plug.weight for name, plug in plugs.items()}),
             world=world,
@@ -193,6 +201,14 @@ class Criterion(nn.Module):
             return self.loss(predictions, matches)
         return toward_quality(self.loss, predictions, matches, self.quality_targets)
 
+    def box_terms(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        """The terms of the box loss, and that of distributions where boxes are such."""
+        terms = self.box_loss(predictions, matches)
+        own = distribution_term(predictions, matches)
+        if own is None:
+            return terms
+        return {**terms, "box_distribution": self.distribution_weight * own}
+
     def unweighted(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms as the losses give them: (N, A, K), (N, A) or (N,), neither summed nor
         divided."""
@@ -205,7 +221,7 @@ class Criterion(nn.Module):
         """Of the class loss and of the box loss. Raises ConfigError for what are no terms."""
         class_terms = self.class_terms(predictions, matches)
         require_class_terms(type(self.loss).__name__, class_terms, matches, self.loss.num_classes)
-        box_terms = self.box_loss(predictions, matches)
+        box_terms = self.box_terms(predictions, matches)
         require_box_terms(type(self.box_loss).__name__, box_terms, matches)
         return class_terms, box_terms
 
@@ -273,5 +289,6 @@ def build_criterion(config: Config, annotations: Annotations, world: World) -> C
         ramps=build_ramps(config),
         world=world,
         quality_targets=config.quality_targets,
+        distribution_weight=config.distribution_weight,
     )
     return criterion.to(world.device)

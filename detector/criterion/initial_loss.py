@@ -49,11 +49,12 @@ def expected_initial_loss(
 def untrained_predictions(
     criterion: Criterion, anchors: Anchors, num_images: int, coder: Coder, prior: float
 ) -> Predictions:
-    """Predictions that hold the layout's initial bias, (N, A, D), and the anchors alone."""
+    """Predictions that hold the layout's initial bias, (N, A, D), and say the anchors as boxes."""
     bias = criterion.layout.initial_bias(prior).to(anchors.boxes.device)
     shape = (num_images, len(anchors.boxes))
     logits = bias.expand(*shape, -1).clone().requires_grad_()
-    return Predictions(logits, logits.new_zeros(*shape, 4), anchors, coder)
+    deltas = coder.box_layout.initial_bias().to(logits).expand(*shape, -1)
+    return Predictions(logits, deltas, anchors, coder)
 
 
 def gradient_parts(gradient: Tensor, matches: Matches) -> dict[str, Tensor]:

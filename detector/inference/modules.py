@@ -18,6 +18,7 @@ from detector.config.model import PostprocessConfig
 from detector.layouts import Layout
 from detector.models.anchors import AnchorGenerator
 from detector.models.detector import Detector
+from detector.models.head import flatten_levels
 
 Suppress = Callable[[Tensor, Tensor, Tensor, int, float, int], Tensor]
 """(N, P) whether a box stays, of boxes (N, P, 4), scores (N, P) and labels (N, P); then the number
@@ -50,7 +51,7 @@ class Outputs(nn.Module):
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, A, D) and deltas (N, A, 4), float32."""
         logits, deltas = self.model.head(self.features(images, sizes))
-        return logits.float(), deltas.float()
+        return logits.float(), self.model.coder.box_layout.numbers(deltas.float())
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,11 @@ class Found(nn.Module):
     def candidates(self, level: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (N, P, 4), scores (N, P) and labels (N, P) of the best of a level."""
         outputs, config, classes = self.outputs, self.inside.postprocess, self.layout.num_classes
-        logits, deltas = (y.float() for y in outputs.model.head([x]))
+        head = outputs.model.head
+        maps = head.of_level(x, level)
+        logits = flatten_levels([maps[0].float()], head.num_outputs)
+        deltas = flatten_levels([maps[1].float()], head.num_box_outputs)
+        deltas = outputs.model.coder.box_layout.numbers(deltas)
         scores = self.layout.scores(logits)
         by_anchor = config.topk_of == "anchors"
         ranked = scores.amax(-1) if by_anchor else scores.flatten(1)

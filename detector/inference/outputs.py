@@ -74,7 +74,11 @@ def _sigmoid(x: Floats) -> Floats:
 
 
 def decode(config: CoderConfig, deltas: Floats, anchors: Floats) -> Floats:
-    """(P, 4) boxes of (P, 4) deltas relative to (P, 4) anchors."""
+    """(P, 4) boxes of (P, 4) deltas, or distances of sides, relative to (P, 4) anchors."""
+    if config.layout == "distribution":  # of which the graph gives the means
+        center, side = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
+        corners = [center - deltas[:, :2] * side, center + deltas[:, 2:] * side]
+        return np.concatenate(corners, -1).astype(np.float32)
     deltas = deltas / np.array(config.weights, np.float32)
     center, side = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
     scale = np.minimum(deltas[:, 2:], np.float32(MAX_LOG_SCALE))

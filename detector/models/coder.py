@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detector import boxes as box_arithmetic
 from detector.config.model import CoderConfig
 from detector.config.schema import require
+from detector.layouts import Deltas, Distribution
 from detector.structures import promote
 
 
@@ -31,6 +32,7 @@ class BoxCoder(nn.Module):
         clamp: Literal["upper", "both"] = "upper",
     ) -> None:
         super().__init__()
+        self.box_layout = Deltas()
         self.clamp = clamp
         require(
             len(weights) == 4 and min(weights) > 0,
@@ -54,6 +56,35 @@ class BoxCoder(nn.Module):
         return box_arithmetic.decode(deltas, promote(anchors))
 
 
-def build_coder(config: CoderConfig) -> BoxCoder:
-    """The coder of a config."""
-    return BoxCoder(config.weights, clamp=config.clamp)
+class SideCoder(nn.Module):
+    """The distances of a box's left, top, right and bottom side from the anchor's centre.
+
+    In units of the anchor's width and height, said as distributions: 0.5 each is the anchor itself.
+    Where FCOS and GFL, whose locations have one square anchor, count in strides, anchors of several
+    shapes need their own measure.
+    """
+
+    def __init__(self, layout: Distribution) -> None:
+        super().__init__()
+        self.box_layout = layout
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """(..., 4) distances of boxes relative to anchors, below 0 where a side lies beyond the
+        centre; float32 or better."""
+        center, side = box_arithmetic.center_size(promote(anchors))
+        boxes = promote(boxes)
+        return torch.cat([(center - boxes[..., :2]) / side, (boxes[..., 2:] - center) / side], -1)
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """(..., 4) boxes of distances: the inverse of `encode`; float32 or better."""
+        center, side = box_arithmetic.center_size(promote(anchors))
+        deltas = promote(deltas)
+        low, high = center - deltas[..., :2] * side, center + deltas[..., 2:] * side
+        return torch.cat([low, high], -1)
+
+
+def build_coder(config: CoderConfig) -> BoxCoder | SideCoder:
+    """The coder of a config, with its box layout. Raises ConfigError."""
+    if config.layout == "deltas":
+        return BoxCoder(config.weights, clamp=config.clamp)
+    return SideCoder(Distribution(config.bins, config.reach))

@@ -11,10 +11,12 @@ from detector.config.schema import Plug, require
 from detector.layouts import Layout
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone, require_channels
-from detector.models.coder import BoxCoder, build_coder
+from detector.models.coder import BoxCoder, SideCoder, build_coder
 from detector.models.head import Head
 from detector.models.necks.base import Neck
 from detector.structures import Anchors, Batch, Predictions
+
+AnyCoder = BoxCoder | SideCoder
 
 
 class Detector(nn.Module):
@@ -24,7 +26,7 @@ class Detector(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, backbone: Backbone, fpn: Neck, head: Head, anchors: AnchorGenerator, coder: BoxCoder
+        self, backbone: Backbone, fpn: Neck, head: Head, anchors: AnchorGenerator, coder: AnyCoder
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -95,6 +97,7 @@ def build_detector(
     anchors = AnchorGenerator(model.anchors)
     levels = model.anchors.levels
     channels = channels_from(body, levels[0])
+    coder = build_coder(model.coder)
     head = Head(
         model.fpn.channels,
         anchors.num_per_cell,
@@ -102,10 +105,11 @@ def build_detector(
         layout.initial_bias(prior),
         model.head,
         len(anchors.strides),
+        box_bias=coder.box_layout.initial_bias(),
     )
     # After the head: the order in which weights are drawn makes the numbers of a run.
     fpn: Neck = NECKS.build(neck, channels, model.fpn, levels)
-    return Detector(body, fpn, head, anchors, build_coder(model.coder))
+    return Detector(body, fpn, head, anchors, coder)
 
 
 def channels_from(backbone: Backbone, first: int) -> tuple[int, ...]:

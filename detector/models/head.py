@@ -20,8 +20,9 @@ class Head(nn.Module):
     """Class outputs and box deltas of every anchor of every level.
 
     num_levels: of the pyramid, for norms of their own. num_anchors: of one cell. num_outputs: D, by
-    the layout. bias: (D,), with which an anchor's class outputs begin; the other biases begin at 0,
-    weights with a deviation of 0.01.
+    the layout. bias: (D,), with which an anchor's class outputs begin. box_bias: (B,) the same of
+    its box outputs, None for four zeros; the other biases begin at 0, weights with a deviation of
+    0.01.
     """
 
     def __init__(
@@ -32,6 +33,8 @@ class Head(nn.Module):
         bias: Tensor,
         config: HeadConfig,
         num_levels: int = 5,
+        *,
+        box_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
         require(config.channels > 0, f"model.head.channels: {config.channels} given, 1 is least")
@@ -39,11 +42,13 @@ class Head(nn.Module):
             config.num_convs >= 0, f"model.head.num_convs: {config.num_convs} given, 0 is least"
         )
         self.num_outputs = num_outputs
+        box_bias = torch.zeros(4) if box_bias is None else box_bias
+        self.num_box_outputs = len(box_bias)
         self.class_tower = make_tower(in_channels, config, num_levels)
         self.box_tower = make_tower(in_channels, config, num_levels)
         width = config.channels if config.num_convs > 0 else in_channels
         self.class_outputs = nn.Conv2d(width, num_anchors * num_outputs, 3, padding=1)
-        self.box_outputs = nn.Conv2d(width, num_anchors * 4, 3, padding=1)
+        self.box_outputs = nn.Conv2d(width, num_anchors * len(box_bias), 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -51,16 +56,25 @@ class Head(nn.Module):
                     nn.init.zeros_(module.bias)
         with torch.no_grad():
             self.class_outputs.bias.copy_(bias.repeat(num_anchors))  # type: ignore[union-attr]
+            self.box_outputs.bias.copy_(box_bias.repeat(num_anchors))  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, A, D) and deltas (N, A, 4) of maps (N, C, H_l, W_l), finest first.
+        """Logits (N, A, D) and deltas (N, A, B) of maps (N, C, H_l, W_l), finest first.
 
         The order of A is that of `AnchorGenerator`: level, row, column, anchor of the cell.
         """
-        levels = list(enumerate(features))
-        logits = [self.class_outputs(self.class_tower(x, level)) for level, x in levels]
-        deltas = [self.box_outputs(self.box_tower(x, level)) for level, x in levels]
-        return flatten_levels(logits, self.num_outputs), flatten_levels(deltas, 4)
+        parts = [self.of_level(x, level) for level, x in enumerate(features)]
+        logits, deltas = ([part[i] for part in parts] for i in (0, 1))
+        return flatten_levels(logits, self.num_outputs), flatten_levels(
+            deltas, self.num_box_outputs
+        )
+
+    def of_level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """Class and box outputs as maps, of the map of one level, 0 the finest."""
+        return (
+            self.class_outputs(self.class_tower(x, level)),
+            self.box_outputs(self.box_tower(x, level)),
+        )
 
 
 class Tower(nn.Sequential):

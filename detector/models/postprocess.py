@@ -27,9 +27,8 @@ def postprocess(
         chosen = choose(scores, predictions.anchors.level_sizes, config)
         scores, labels = scores.flatten()[chosen], chosen % layout.num_classes
         index = chosen // layout.num_classes
-        boxes = predictions.coder.decode(
-            predictions.deltas[i, index], predictions.anchors.boxes[index]
-        )
+        numbers = predictions.coder.box_layout.numbers(predictions.deltas[i, index])
+        boxes = predictions.coder.decode(numbers, predictions.anchors.boxes[index])
         if not bool(torch.isfinite(scores).all() & torch.isfinite(boxes).all()):
             raise DivergedError(f"image {image_id}: scores or boxes of the model are not finite")
         if config.clip == "before_nms":

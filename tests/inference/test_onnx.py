@@ -24,7 +24,7 @@ from detector.inference.verify import BOUNDS, Agreement, Row, compare, matched
 from detector.runs import checkpoint
 from tests.commands import ROOT, Command
 from tests.data.files import write_image
-from tests.training.tiny import go, tiny
+from tests.training.tiny import TINY, go, tiny
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -75,6 +75,14 @@ def test_every_layout_is_exported(loss: str, tmp_path: Path) -> None:
     assert done.agreement is not None
     assert done.agreement.is_same
     assert load_graph(done.path).layout == LAYOUTS[loss]
+
+
+@pytest.mark.slow
+def test_boxes_as_distributions_are_exported(tmp_path: Path) -> None:
+    model = {**TINY["model"], "coder": {"layout": "distribution", "bins": 9, "reach": 1.5}}
+    folder = go(tiny(tmp_path / "run", steps=2, model=model))
+    _, agreement = export_onnx(folder / "checkpoints" / "last.pt", tmp_path / "graph.onnx")
+    assert agreement.is_same
 
 
 def test_the_tools_take_a_graph_like_a_checkpoint(

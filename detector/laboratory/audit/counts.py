@@ -142,7 +142,8 @@ def match(matcher: Matcher, anchors: Anchors, targets: Targets, config: Config) 
         return matcher(anchors, targets, None)
     shape = (len(targets.labels), len(anchors.boxes))
     coder = build_coder(config.model.coder)
-    predictions = Predictions(torch.zeros(*shape, 1), torch.zeros(*shape, 4), anchors, coder)
+    deltas = coder.box_layout.initial_bias().expand(*shape, -1)
+    predictions = Predictions(torch.zeros(*shape, 1), deltas, anchors, coder)
     return matcher(anchors, targets, predictions)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from detector.boxes import decode, encode
 from detector.config.registry import LOSSES
 from detector.config.schema import Plug
-from detector.layouts import Layout
+from detector.layouts import Deltas, Layout
 from detector.structures import BACKGROUND, Anchors, Matches, Predictions, Targets
 
 SIDE = 64.0
@@ -201,6 +201,8 @@ def _matches(predictions: Predictions, truth: bool, iou: float) -> Matches:
 
 class _Coder:
     """The R-CNN code without weights."""
+
+    box_layout = Deltas()
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         return encode(boxes, anchors.to(boxes.dtype))
