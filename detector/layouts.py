@@ -30,6 +30,11 @@ class Layout(ABC):
         self.num_classes = num_classes
 
     @property
+    def name(self) -> str:
+        """What it is called in files."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def num_outputs(self) -> int:
         """D."""
@@ -101,6 +106,40 @@ class Objectness(Layout):
 
     def foreground(self, logits: Tensor) -> Tensor:
         return promote(logits[..., :1]).sigmoid()
+
+
+class Rated(Layout):
+    """Another layout and, last, the logit of a rating of the box, which multiplies every score.
+
+    The loss of the classes sees the outputs of the layout inside and knows nothing of it. Tian et
+    al. 2019, "FCOS", arXiv 1904.01355, section 3.2, rate by centerness.
+    """
+
+    def __init__(self, inner: Layout) -> None:
+        super().__init__(inner.num_classes)
+        self.inner = inner
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__} {self.inner.name}"
+
+    @property
+    def num_outputs(self) -> int:
+        return self.inner.num_outputs + 1
+
+    def initial_bias(self, prior: float) -> Tensor:
+        return torch.cat([self.inner.initial_bias(prior), torch.zeros(1)])
+
+    def scores(self, logits: Tensor) -> Tensor:
+        classes, rating = self.split(logits)
+        return self.inner.scores(classes) * promote(rating).sigmoid()[..., None]
+
+    def foreground(self, logits: Tensor) -> Tensor:
+        return self.inner.foreground(self.split(logits)[0])
+
+    def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., D - 1) outputs of the layout inside, and (...) logits of the rating."""
+        return logits[..., :-1], logits[..., -1]
 
 
 class BoxLayout(ABC):

@@ -150,6 +150,8 @@ class Config:
     guided_scale: bool = False
     quality_targets: Literal["iou", "matcher"] | None = None
     distribution_weight: float = 0.25
+    rating: Literal["iou", "centerness"] | None = None
+    rating_weight: float = 1.0
     level_weights: Literal["positives"] | None = None
     class_weights: tuple[float, ...] | Literal["effective_number", "frequency"] | None = None
     class_weights_power: float = 1.0
@@ -196,7 +198,7 @@ class Config:
             0 <= self.effective_number_beta < 1,
             f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
         )
-        require_at_least(0, self, "distribution_weight")
+        require_at_least(0, self, "distribution_weight", "rating_weight")
         require(
             0 <= self.class_weights_power <= 2,
             f"class_weights_power: {self.class_weights_power} given, 0 to 2 is allowed",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detector.box_losses.base import BoxLoss
 from detector.box_losses.distribution import distribution_term
+from detector.box_losses.rating import Rating, rating_term
 from detector.config import Config
 from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.config.schema import LossPlug, Plug, coerce, require
@@ -27,7 +28,7 @@ from detector.criterion.weighting import (
 )
 from detector.data.annotations import Annotations
 from detector.layouts import Layout
-from detector.losses.base import ClassLoss
+from detector.losses.base import ClassLoss, layout_of
 from detector.matchers.base import Matcher, may_be_matched
 from detector.runtime.distributed import World
 from detector.structures import Anchors, Matches, Predictions, Targets
@@ -66,17 +67,23 @@ class Criterion(nn.Module):
         world: World | None = None,
         quality_targets: QualityTargets | None = None,
         distribution_weight: float = 0.25,
+        rating: Rating | None = None,
+        rating_weight: float = 1.0,
     ) -> None:
         """world: the processes over which a step is counted; None: this one alone.
 
         quality_targets: what the scores of positives are to be in place of 1, see `toward_quality`;
         None leaves it to the loss. distribution_weight: on `distribution_focal`, which joins the
-        box loss where the boxes of a model are distributions.
+        box loss where the boxes of a model are distributions. rating: what an output beside the
+        classes says of the box, whose score multiplies theirs, see `Rated`; rating_weight: on its
+        loss.
         """
         super().__init__()
         self.loss, self.box_loss, self.matcher = loss, box_loss, matcher
         self.quality_targets: QualityTargets | None = quality_targets
         self.distribution_weight = distribution_weight
+        self.rating: Rating | None = rating
+        self.rating_weight = rating_weight
         self.weighting = weighting or Weighting(class_normalizer=loss.normalizer)
         self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
         self.world = world or World(0, 1, torch.device("cpu"))
@@ -95,6 +102,8 @@ class Criterion(nn.Module):
         guided_scale: bool = False,
         quality_targets: QualityTargets | None = None,
         distribution_weight: float = 0.25,
+        rating: Rating | None = None,
+        rating_weight: float = 1.0,
         level_weights: LevelWeights | None = None,
         batch_size: int = 1,
         world: World | None = None,
@@ -104,7 +113,7 @@ class Criterion(nn.Module):
         loss, box_loss, matcher: a registered name; a mapping with a `name`, options and, for a
         loss, the `weight` on its terms; or the part itself. normalizer, class_weights (K,),
         guided_scale, level_weights, batch_size: see `Weighting`; None leaves the normaliser to the
-        loss. quality_targets, distribution_weight: see the constructor.
+        loss. All others: see the constructor.
         Raises ConfigError for a name or an option that is not known, naming the nearest.
         """
         plugs = {"loss": loss_plug(loss, "loss"), "box_loss": loss_plug(box_loss, "box_loss")}
@@ -136,6 +145,8 @@ class Criterion(nn.Module):
             chosen,
             quality_targets=quality_targets,
             distribution_weight=distribution_weight,
+            rating=rating,
+            rating_weight=rating_weight,
             weighting=weighting,
             ramps=Ramps((), {name: plug.weight for name, plug in plugs.items()}),
             world=world,
@@ -144,7 +155,7 @@ class Criterion(nn.Module):
     @property
     def layout(self) -> Layout:
         """What the class outputs mean under the class loss; a head is built from it."""
-        return self.loss.layout
+        return layout_of(self.loss, self.rating)
 
     def progress(self, share: float) -> None:
         """Sets the ramped options to their values when `share`, 0 to 1, of the run is done."""
@@ -197,17 +208,27 @@ class Criterion(nn.Module):
 
     def class_terms(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms of the class loss, neither weighted nor summed."""
+        predictions = self.seen_by_loss(predictions)
         if self.quality_targets is None:
             return self.loss(predictions, matches)
         return toward_quality(self.loss, predictions, matches, self.quality_targets)
 
     def box_terms(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
-        """The terms of the box loss, and that of distributions where boxes are such."""
+        """The terms of the box loss, of distributions where boxes are such, and of a rating."""
         terms = self.box_loss(predictions, matches)
         own = distribution_term(predictions, matches)
-        if own is None:
-            return terms
-        return {**terms, "box_distribution": self.distribution_weight * own}
+        if own is not None:
+            terms = {**terms, "box_distribution": self.distribution_weight * own}
+        if self.rating is not None:
+            rated = rating_term(predictions.logits[..., -1], predictions, matches, self.rating)
+            terms = {**terms, "box_rating": self.rating_weight * rated}
+        return terms
+
+    def seen_by_loss(self, predictions: Predictions) -> Predictions:
+        """The predictions without the rating, of which the class loss knows nothing."""
+        if self.rating is None:
+            return predictions
+        return replace(predictions, logits=predictions.logits[..., :-1])
 
     def unweighted(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms as the losses give them: (N, A, K), (N, A) or (N,), neither summed nor
@@ -228,7 +249,7 @@ class Criterion(nn.Module):
     def statistics(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """What the class loss and the weighting want summed for `update`, of a micro-batch."""
         return {
-            **self.loss.statistics(predictions, matches),
+            **self.loss.statistics(self.seen_by_loss(predictions), matches),
             **self.weighting.statistics(matches),
         }
 
@@ -290,5 +311,7 @@ def build_criterion(config: Config, annotations: Annotations, world: World) -> C
         world=world,
         quality_targets=config.quality_targets,
         distribution_weight=config.distribution_weight,
+        rating=config.rating,
+        rating_weight=config.rating_weight,
     )
     return criterion.to(world.device)

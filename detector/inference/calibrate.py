@@ -76,7 +76,7 @@ def calibrate(
     config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     output = Path(output)
     require_output(output, Path(path), overwrite=overwrite)
-    link = link_of(LOSSES.build(config.loss, len(saved["classes"])))
+    link = link_of(LOSSES.build(config.loss, len(saved["classes"])), config.rating)
     needs_link = fit.method == "link_inverse" or with_anchors
     require(
         link is not None or not needs_link,

@@ -93,11 +93,11 @@ def _points(state: Mapping[str, Any]) -> dict[str, OperatingPoints]:
     return {name: OperatingPoints.from_dict(points) for name, points in state.items()}
 
 
-def link_of(loss: ClassLoss) -> Link | None:
-    """A loss's `link_inverse` on arrays; None where it is not known."""
+def link_of(loss: ClassLoss, rating: str | None = None) -> Link | None:
+    """A loss's `link_inverse` on arrays; None where it is not known, or scores are rated too."""
     import torch  # here, since a calibration is applied where torch is not installed
 
-    if loss.link_inverse(torch.full((1,), 0.5, dtype=torch.float64)) is None:
+    if rating is not None or loss.link_inverse(torch.full((1,), 0.5, dtype=torch.float64)) is None:
         return None
 
     @torch.no_grad()

@@ -239,7 +239,7 @@ def meaning_of(path: str | Path, predictor: Predictor, options: ExportOptions) -
         "config": saved["config"] | {"output_dir": None, "resume": None, "weights": None},
         "classes": list(predictor.classes),
         "category_ids": list(predictor.category_ids),
-        "layout": type(predictor.layout).__name__,
+        "layout": predictor.layout.name,
         "outputs": options.outputs,
         "precision": options.precision,
         "threshold": options.threshold,

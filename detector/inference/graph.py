@@ -192,7 +192,8 @@ def require_outputs(predictor: GraphPredictor) -> None:
     except Exception as error:  # of each engine's own kinds
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"checkpoint: {predictor.source} does not compute: {reason}") from None
-    width = {"Sigmoid": 0}.get(predictor.layout, 1) + len(predictor.classes)
+    rated, inner = predictor.layout.startswith("Rated "), predictor.layout.removeprefix("Rated ")
+    width = len(predictor.classes) + (inner != "Sigmoid") + rated
     last = {"logits": width, "deltas": 4, "boxes": 4}
     is_fit = len(found) == len(names) and all(
         each[0] == shape[0] and (name not in last or each[-1] == last[name])

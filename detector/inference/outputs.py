@@ -56,6 +56,9 @@ def _level(config: AnchorConfig, stride: int, height: int, width: int) -> NDArra
 
 def scores_of(layout: str, logits: Floats) -> Floats:
     """(..., K) probabilities of (..., D) logits under the layout of that name."""
+    if layout.startswith("Rated "):
+        inner = scores_of(layout.removeprefix("Rated "), logits[..., :-1])
+        return inner * _sigmoid(logits[..., -1:])
     if layout == "Sigmoid":
         return _sigmoid(logits)
     if layout == "Objectness":

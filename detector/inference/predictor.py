@@ -26,7 +26,7 @@ from detector.errors import MAX_QUOTED, ConfigError
 from detector.inference.calling import ImageModel, by_padded_size
 from detector.inference.detections import Detections
 from detector.layouts import Layout
-from detector.losses.base import ClassLoss
+from detector.losses.base import ClassLoss, layout_of
 from detector.models.detector import Detector, build_detector
 from detector.models.postprocess import postprocess
 from detector.runs import checkpoint, entries
@@ -177,7 +177,7 @@ def restore(saved: dict[str, Any], config: Config, path: str, device: torch.devi
     """
     precision = choose(config.precision, device)
     loss: ClassLoss = LOSSES.build(config.loss, len(saved["classes"]))
-    layout = loss.layout
+    layout = layout_of(loss, config.rating)
     model = build_detector(
         config.backbone, config.model, layout, 0.01, neck=config.neck, pretrained=False
     )

@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from detector.data.images import MAX_MEGAPIXELS
+from detector.data.images import PILLOW_LIMIT
 from detector.data.images import pixels_of as decoded
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
@@ -169,7 +169,7 @@ class Batcher:
             limits.threshold,
             calibrated=limits.calibrated,
             batch_size=limits.batch_size,
-            max_megapixels=MAX_MEGAPIXELS,  # looked at before the pixels were there
+            max_megapixels=PILLOW_LIMIT,  # looked at before the pixels were there
         )
 
 
@@ -288,6 +288,6 @@ def image_of(content: bytes, limits: Limits) -> NDArray[np.uint8]:
             f"{limits.megapixels:g} megapixels",
         )
     try:
-        return decoded(image, "image", MAX_MEGAPIXELS, key="megapixels").copy()
+        return decoded(image, "image", PILLOW_LIMIT, key="megapixels").copy()
     except DataError as error:
         raise Refused(400, str(error)) from None

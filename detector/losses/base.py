@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from detector.layouts import Layout
+from detector.layouts import Layout, Rated
 from detector.structures import Matches, Predictions
 
 
@@ -52,3 +52,8 @@ class ClassLoss(nn.Module, ABC):
     def link_inverse(self, scores: Tensor) -> Tensor | None:
         """The posterior probability whose best score under this loss is `scores`, where known."""
         return None
+
+
+def layout_of(loss: ClassLoss, rating: str | None) -> Layout:
+    """What the class outputs of a model mean that was trained with a loss and a rating, if any."""
+    return loss.layout if rating is None else Rated(loss.layout)

@@ -14,7 +14,7 @@ from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.convert.files import read_torch
 from detector.errors import ConfigError
-from detector.layouts import Layout
+from detector.layouts import Layout, Rated
 from detector.models.backbones.torchvision import CLASSIFIERS
 from detector.models.detector import Detector
 from detector.runs import checkpoint, entries
@@ -85,14 +85,17 @@ def of_checkpoint(
     reason = None
     if tuple(saved["classes"]) != classes:
         reason = f"for {len(classes)} classes; those of the file are {len(saved['classes'])} others"
-    elif layout_name(before.loss.name) != type(layout).__name__:
+    elif layout_name(before.loss.name, before.rating) != layout.name:
         reason = f"for loss={config.loss.name}, whose outputs mean something else"
     return Given(weights_to_evaluate(saved), reason, tuple(differences(before, config)))
 
 
-def layout_name(loss: str) -> str | None:
-    """The layout of a loss; None for one that is not known here."""
-    return LOSSES.get(loss).layout_class.__name__ if loss in LOSSES.names else None
+def layout_name(loss: str, rating: str | None) -> str | None:
+    """The layout of a loss and a rating; None for a loss that is not known here."""
+    if loss not in LOSSES.names:
+        return None
+    layout = LOSSES.get(loss).layout_class(1)
+    return layout.name if rating is None else Rated(layout).name
 
 
 def of_backbone(content: Any, path: str) -> Given:

@@ -156,12 +156,13 @@ def analyse(folder: Path, truth: dict[str, list[Plain]]) -> tuple[Plain, Packed]
     found = counted(packed, pairs)
     every = draw_matching(packed, match(packed, COCO_THRESHOLDS, pairs=pairs))
     fitted_on = halves(packed.num_images)
-    loss = LOSSES.build(from_plain(_config(run)).loss, packed.num_classes)
+    config = from_plain(_config(run))
+    loss = LOSSES.build(config.loss, packed.num_classes)
     return {
         "per_class_AP": dict(zip(packed.classes, map(_known, every.ap()), strict=True)),
         "optimal_lrp": lrp.summary(lrp.optimal(found[0.5])),
         "score_counts": score_counts(found[0.5]),
-        "calibration": calibrated(found, fitted_on, link_of(loss)),
+        "calibration": calibrated(found, fitted_on, link_of(loss, config.rating)),
         "calibration_images": {
             "fitted": int(fitted_on.sum()),
             "scored": int((~fitted_on).sum()),
