@@ -73,7 +73,7 @@ MISTAKES = [
     (["=1"], "=1: a key is missing; see --help"),
     (["loss=null"], "loss=null: a name is needed; allowed: " + ", ".join(CLASS_LOSSES)),
     (["+loss=3"], "+loss=3: a name is needed; allowed: " + ", ".join(CLASS_LOSSES)),
-    (["experiment=null"], "experiment=null: a name is needed; allowed: bccd_320, "),
+    (["experiment=null"], "experiment=null: a name is needed; allowed: accurate, bccd_320, "),
     (["loss=focal,ssd"], "loss=focal,ssd: a list is written "),
     (["+loss=ssd"], "Multiple values for loss"),
     (["output_dir=${oc.env:HOME}"], "output_dir: '${oc.env:HOME}' is refused; "),

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detector.cli import described, typed, yaml_files
-from detector.cli.main import interrupted
+from detector.cli.endings import interrupted
 from detector.cli.yaml_files import CONFIGS
 from detector.config.schema import walk
 from detector.errors import ConfigError, Preempted, StorageError, UserError, did_you_mean

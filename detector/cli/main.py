@@ -6,7 +6,8 @@ import importlib
 import sys
 
 import detector
-from detector.errors import INTERRUPTED, did_you_mean
+from detector.cli.endings import interrupted
+from detector.errors import did_you_mean
 
 COMMANDS = {
     "train": "train a detector and evaluate it: detector train loss=focal",
@@ -58,12 +59,6 @@ def main() -> None:
         importlib.import_module(f"detector.cli.{name}").main()
     except KeyboardInterrupt:  # while modules are imported
         sys.exit(interrupted())
-
-
-def interrupted() -> int:
-    """Says that Ctrl-C ended the command, which had nothing to save; the exit code."""
-    print("stopped by Ctrl-C", file=sys.stderr)
-    return INTERRUPTED
 
 
 def explain(words: list[str]) -> None:

@@ -171,11 +171,11 @@ def evaluate_detections(
     rows = files.read_detections(source, truth, done)
     for line in done.lines():
         print(f"{annotations}: {line}")
+    if config.analysis:
+        files.check_scores(source, rows)
     lowest = min((row["score"] for row in rows), default=0.0)
     if lowest >= CUT_FROM:
         print(f"{source}: no score is below {lowest:.2g}, and AP is that of these alone")
-    if config.analysis:
-        files.check_scores(source, rows)
     rows = coco.sort_results(rows)
     pixels = pixels_of(truth, images) if images is not None else None
     metrics = measure(truth, rows, config, seed=seed)

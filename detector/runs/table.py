@@ -25,7 +25,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     numbers = read_record(metrics, dict.fromkeys(METRICS, NUMBER | None))
     return {
         "run": folder.name,
-        **{name: numbers[name] for name in METRICS},
+        **{name: numbers.get(name) for name in METRICS},
         "steps": lines[-1]["step"],
         "images/s": statistics.median(line["images_per_second"] for line in lines),
     }

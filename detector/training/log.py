@@ -253,9 +253,9 @@ def fitted(parts: Sequence[str], columns: int) -> str:
 def _best_ap(path: Path) -> tuple[float, int] | None:
     """(AP, step) of the best evaluation in a file, None without one."""
     best: tuple[float, int] | None = None
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):  # a side file decides nothing: it may be damaged
+    try:  # a side file decides nothing: it may be damaged, or a FIFO, which would be waited for
+        lines = path.read_text().splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError):
         return None
     for line in lines:
         try:

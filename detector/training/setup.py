@@ -224,7 +224,13 @@ def with_rhythm(config: Config, num_images: int) -> EvaluationConfig:
     name = of.get("name") if isinstance(of, dict) else config.data.name
     epoch = math.ceil(num_images / config.batch_size)
     fewest = math.ceil(count_steps(config, num_images) / MOST_EVALUATIONS)
-    return replace(config.evaluation, every=None if name == "generated" else max(epoch, fewest))
+    every = None if name == "generated" else max(epoch, fewest)
+    require(
+        config.patience is None or every is not None,
+        f"patience: {config.patience} with evaluation.every=auto given, which on the generated set "
+        "is at the end alone; a number of steps is needed",
+    )
+    return replace(config.evaluation, every=every)
 
 
 def read_sets(config: Config) -> tuple[Dataset, Dataset]:

@@ -186,4 +186,4 @@ def test_objects_are_packed_so_that_workers_share_them() -> None:
 
 def test_half_a_letter_in_a_class_name_is_refused() -> None:
     with pytest.raises(DataError, match=r"set\.json: class name 'a\\ud800' is not valid text"):
-        pack(rows(GOOD), source="set.json", categories={2: "a\ud800", 5: "b"}, on_invalid="error")
+        pack(rows(GOOD), source="set.json", categories={2: "a\ud800", 5: "b"})

@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 import detector
+from detector.config import from_plain
 from detector.inference.calling import ImageModel
 from tests.commands import ROOT, Command
 from tests.training.tiny import go, tiny
@@ -41,6 +42,7 @@ class Sizes(ImageModel):
     """Finds one box, as large as the image; takes its time."""
 
     classes, category_ids, calibration, source = ("a",), (1,), None, "sizes"
+    config = from_plain(tiny(Path("unused")))
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.batches = seconds, list[int]()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detector.errors import ConfigError, DataError
+from detector.inference.preprocess import AS_STORED
 from detector.inference.sources import find
 from tests.data.files import write_image
 
@@ -71,7 +72,7 @@ def test_a_file_of_another_kind_says_what_is_read(photos: Path) -> None:
     (photos / "paper.pdf").write_bytes(b"%PDF-1.4")
     (item,) = find(photos / "paper.pdf", photos / "out")
     with pytest.raises(DataError, match=r"paper.pdf: cannot be read .*; JPEG, PNG, .* are read$"):
-        item.read(1.0)
+        item.read(1.0, AS_STORED)
 
 
 def test_a_video_is_its_frames_in_rgb(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_video_is_its_frames_in_rgb(tmp_path: Path) -> None:
     items = find(tmp_path / "clip.avi", tmp_path / "out")
     assert [item.name for item in items] == [f"clip.avi/00000{i}.jpg" for i in (1, 2, 3)]
     for item, red in zip(items, (0, 100, 200), strict=True):
-        pixels = item.read(1.0)
+        pixels = item.read(1.0, AS_STORED)
         assert pixels.shape == (48, 64, 3)
         # JPEG in YCbCr: a plain colour comes back within a few of 255.
         np.testing.assert_allclose(pixels[0, 0], (red, 20, 10), atol=6)

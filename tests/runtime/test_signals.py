@@ -28,6 +28,11 @@ RUN = [
 
 
 @pytest.fixture(autouse=True)
+def said(err: str) -> str:
+    """What was said, without the word on keys that this test gives anew."""
+    return "".join(line for line in err.splitlines(keepends=True) if ": given 2 times" not in line)
+
+
 def handlers() -> Iterator[None]:
     """Puts back what the process does on signals."""
     before = [signal.getsignal(number) for number in SIGNALS]
@@ -129,7 +134,9 @@ def test_a_terminal_that_interrupts_or_is_closed_leaves_a_saved_run(
     assert process.returncode == 75, err
     step = json.loads((tmp_path / "run" / "status.json").read_text())["step"]
     last = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert err == f"stopped by {name} after step {step}; {last} is saved, resume=auto goes on\n"
+    assert (
+        said(err) == f"stopped by {name} after step {step}; {last} is saved, resume=auto goes on\n"
+    )
     assert load(last)["step"] == step
 
 
@@ -170,7 +177,7 @@ def test_a_signal_in_an_evaluation_ends_it_soon_with_the_state_saved(
     assert process.returncode == 75, err
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     saved = f"{last} is saved, resume=auto goes on"
-    assert err == f"stopped by SIGTERM in the evaluation after step 2; {saved}\n"
+    assert said(err) == f"stopped by SIGTERM in the evaluation after step 2; {saved}\n"
     assert (load(last)["step"], load(last)["evaluated"]) == (2, 0)
 
 

@@ -275,7 +275,7 @@ def test_a_run_that_is_over_does_not_go_on(tmp_path: Path) -> None:
 
 def test_patience_needs_evaluations_on_the_way() -> None:
     with pytest.raises(ConfigError, match=r"^patience: 2 with evaluation\.every=null"):
-        from_plain(tiny(Path("unused"), patience=2))
+        from_plain(tiny(Path("unused"), patience=2, evaluation={"every": None}))
     probe = {"enabled": True}
     with pytest.raises(ConfigError, match=r"^patience: 2 with probe\.enabled=true"):
         from_plain(tiny(Path("unused"), patience=2, evaluation={"every": 1}, probe=probe))

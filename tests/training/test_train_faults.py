@@ -58,8 +58,8 @@ from detector.training.run import run
 stop, distributed.stop = distributed.stop, lambda: None  # one conversation for all that follows
 plain, jobs = json.loads(sys.argv[1])
 run(from_plain(plain), plain)
-for path, output in jobs:
-    evaluate(path, output_dir=output, device="cpu")
+for path, output, limit in jobs:
+    evaluate(path, output_dir=output, limit=limit, device="cpu")
 stop()
 """
 
@@ -74,8 +74,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saved["config"]["evaluation"] = {"limit": limit, "images_per_group": 2}
         save(folder / f"{limit}.pt", saved)
         output = str(folder / f"one_{limit}")
-        evaluate(folder / f"{limit}.pt", output_dir=output, device="cpu")
-    jobs = [(str(folder / f"{limit}.pt"), str(folder / f"two_{limit}")) for limit in LIMITS]
+        evaluate(folder / f"{limit}.pt", output_dir=output, limit=limit, device="cpu")
+    jobs = [(str(folder / f"{n}.pt"), str(folder / f"two_{n}"), n) for n in LIMITS]
     argument = json.dumps([tiny(folder / "two", **SPARSE), jobs])
     launch(2, TWO_PROCESSES, argument, folder, wanted=folder / "two_5" / "metrics.json")
     return folder
