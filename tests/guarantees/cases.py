@@ -8,9 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,12 @@ from detector.runs.checkpoint import load, save
 from detector.training import replay, train
 from tests.commands import ROOT
 from tests.guarantees.evaluation import evaluation
+from tests.guarantees.page import Case
 from tests.guarantees.programs import SOAK, STOPS, WORKER
 from tests.training.test_processes import last, status, two
 from tests.training.test_saving import kill_while_saving
 from tests.training.test_train import StopAfter, assert_same, first_gradient
 from tests.training.tiny import go, launch, losses, tiny, torchrun
-
-
-@dataclass(frozen=True)
-class Case:
-    """A row of the page. figure: makes it, in a folder of its own."""
-
-    injection: str
-    figure: Callable[[Path], str]
 
 
 def is_equal(a: Path, b: Path) -> bool:
