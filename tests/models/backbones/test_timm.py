@@ -95,8 +95,8 @@ class TestContract:
         assert once.keys() == twice.keys()
         assert all(torch.equal(once[key], twice[key]) for key in once)
         done = export(tmp_path / "whole" / "checkpoints" / "last.pt", tmp_path / "graph.onnx")
-        assert path.is_file()
-        path, agreement = done.path, done.agreement
+        assert done.path.is_file()
+        agreement = done.agreement
         assert agreement is not None
         assert agreement.is_same, agreement
 
