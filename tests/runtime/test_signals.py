@@ -27,12 +27,12 @@ RUN = [
 """30 steps take some seconds: the signal, sent after the first, comes in time."""
 
 
-@pytest.fixture(autouse=True)
 def said(err: str) -> str:
     """What was said, without the word on keys that this test gives anew."""
     return "".join(line for line in err.splitlines(keepends=True) if ": given 2 times" not in line)
 
 
+@pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Puts back what the process does on signals."""
     before = [signal.getsignal(number) for number in SIGNALS]
