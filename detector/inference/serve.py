@@ -33,6 +33,7 @@ from detector.data.images import pixels_of as decoded
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections
+from detector.inference.preprocess import AS_STORED, Decoding, decoding_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What is decoded; Pillow knows many more, whose decoders nobody here needs."""
@@ -183,6 +184,7 @@ def service(model: ImageModel, limits: Limits = Limits()) -> Starlette:
     """
     metrics = Metrics()
     batcher = Batcher(model, limits, metrics)
+    how = decoding_of(model.config.data.options)  # as shown, unless trained on images as stored
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -210,7 +212,7 @@ def service(model: ImageModel, limits: Limits = Limits()) -> Starlette:
     async def answer(request: Request) -> dict[str, Any]:
         above = threshold_of(request, limits)
         content = await read(request, limits)
-        pixels = await run_sync(image_of, content, limits, limiter=decoders[0])
+        pixels = await run_sync(image_of, content, limits, how, limiter=decoders[0])
         found = await asyncio.wrap_future(batcher.give(pixels))
         found = found.above(above) if above is not None else found
         return {**found.to_dict(), "width": pixels.shape[1], "height": pixels.shape[0]}
@@ -272,7 +274,7 @@ async def read(request: Request, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
-def image_of(content: bytes, limits: Limits) -> NDArray[np.uint8]:
+def image_of(content: bytes, limits: Limits, how: Decoding = AS_STORED) -> NDArray[np.uint8]:
     """(H, W, 3) pixels. Raises Refused for what is no image, or one of too many pixels."""
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
@@ -288,6 +290,7 @@ def image_of(content: bytes, limits: Limits) -> NDArray[np.uint8]:
             f"{limits.megapixels:g} megapixels",
         )
     try:
-        return decoded(image, "image", PILLOW_LIMIT, key="megapixels").copy()
+        rules: dict[str, Any] = {"exif": how.exif, "depth": how.depth, "key": "megapixels"}
+        return decoded(image, "image", PILLOW_LIMIT, **rules).copy()
     except DataError as error:
         raise Refused(400, str(error)) from None

@@ -304,3 +304,15 @@ def test_a_mistake_is_answered_in_one_line(command: Command, checkpoint: Path) -
     assert "has no calibrator" in command("serve", given, "threshold=auto", "device=cpu").message
     assert command("serve", given, "port=99999").message.startswith("port: 99999 given")
     assert command("serve", given, "timeout=0").message == "timeout: 0.0 given, above 0 is needed"
+
+
+def test_an_image_that_exif_turns_is_taken_as_it_is_shown() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = io.BytesIO()
+    Image.new("RGB", (50, 40)).save(content, format="JPEG", exif=exif)
+    with serving(Sizes()) as port:
+        status, answer = ask(port, content.getvalue())
+        assert status == 200
+        assert answer["boxes"] == [[0.0, 0.0, 40.0, 50.0]]
+        assert (answer["width"], answer["height"]) == (40, 50)
