@@ -54,6 +54,7 @@ CONTRACTS = {"losses": "my_loss", "box_losses": "my_box_loss", "matchers": "my_m
 OF_THE_SHIPPED = {
     "test_prediction_and_object_are_treated_alike",
     "test_a_crowd_coverage_of_0_is_refused",
+    "test_no_object_goes_without_an_anchor_where_that_is_asked_for",
 }
 """Tests of a contract that say by name whom they are about."""
 
