@@ -8,7 +8,6 @@ https://labelstud.io/guide/export. CSV: a row for each object, under a header.
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from xml.etree import ElementTree
 
 from detector.data.images import Names
 from detector.errors import DataError
+from detector.evaluation.canonical import load_json
 
 CSV_WORDS = {
     "name": ("filename", "file_name", "image", "image_path", "file", "path", "image_id", "img"),
@@ -55,12 +55,13 @@ class Collector:
             self.images[name] = row | {"width": width, "height": height}
 
     def add(self, name: str, label: str, bbox: Any) -> None:
-        """An object. bbox: left, top, width, height, as far as they can be read."""
+        """An object. label: empty where it has none. bbox: left, top, width, height, None where
+        they cannot be read: the reader tells both."""
         self.image(name)
         self.objects.append((name, label, bbox))
 
     def content(self) -> dict[str, Any]:
-        labels = sorted({label for _, label, _ in self.objects})
+        labels = sorted({label for _, label, _ in self.objects if label})
         numbers = {label: i for i, label in enumerate(labels, 1)}
         return {
             "images": list(self.images.values()),
@@ -69,7 +70,7 @@ class Collector:
                 {
                     "id": i,
                     "image_id": self.images[name]["id"],
-                    "category_id": numbers[label],
+                    "category_id": numbers.get(label),  # None is told as a fault
                     "bbox": bbox,
                 }
                 for i, (name, label, bbox) in enumerate(self.objects, 1)
@@ -91,15 +92,14 @@ def labelme(root: Path) -> Foreign | None:
     found = Collector()
     files = 0
     for file in sorted(root.rglob("*.json")):
-        content = _json(file)
+        content = json_in(file)
         if not isinstance(content, dict) or "shapes" not in content:
             continue
         files += 1
         path = str(content.get("imagePath") or file.with_suffix(".jpg").name).replace("\\", "/")
         name = str(file.parent.relative_to(root) / Path(path).name)
         found.image(name, content.get("imageWidth"), content.get("imageHeight"))
-        for shape in content["shapes"] if isinstance(content["shapes"], list) else []:
-            shape = shape if isinstance(shape, dict) else {}
+        for shape in map(_dict, _list(content["shapes"])):
             found.add(name, str(shape.get("label") or ""), around(shape.get("points")))
     return Foreign("LabelMe's JSON", found.content(), root, root) if files else None
 
@@ -129,35 +129,41 @@ def cvat(root: Path) -> Foreign | None:
         for image in tree.iter("image"):
             name = image.get("name", "")
             found.image(name, image.get("width"), image.get("height"))
-            for box in image.findall("box"):
-                corners = [box.get(key, "") for key in ("xtl", "ytl", "xbr", "ybr")]
-                points = [corners[:2], corners[2:]]
-                found.add(name, box.get("label", ""), around(points))
-            for polygon in image.findall("polygon"):
-                pairs = [pair.split(",") for pair in polygon.get("points", "").split(";")]
-                found.add(name, polygon.get("label", ""), around(pairs))
+            for shape in image:
+                if shape.tag != "tag":  # which is of the whole image
+                    found.add(name, shape.get("label", ""), _of_cvat(shape))
         return Foreign("CVAT's XML", found.content(), _folder_of(root, list(found.images)), file)
     return None
+
+
+def _of_cvat(shape: ElementTree.Element) -> list[float] | None:
+    """The box of a box, or around the points of a polygon; None of a shape that has none."""
+    if shape.tag == "box":
+        corners = [shape.get(key, "") for key in ("xtl", "ytl", "xbr", "ybr")]
+        is_turned = (shape.get("rotation") or "0").strip("0.") != ""
+        return None if is_turned else around([corners[:2], corners[2:]])
+    pairs = [pair.split(",") for pair in shape.get("points", "").split(";")]
+    return around(pairs) if shape.tag in ("polygon", "polyline") else None
 
 
 def label_studio(root: Path) -> Foreign | None:
     """Label Studio's JSON: tasks with results in per cent of the image."""
     for file in sorted(root.glob("*.json")):
-        tasks = _json(file)
+        tasks = json_in(file)
         is_one = isinstance(tasks, list) and tasks and all(isinstance(t, dict) for t in tasks)
         if not is_one or not any("annotations" in t and "data" in t for t in tasks):
             continue
         found = Collector()
         for task in tasks:
-            data = task.get("data") if isinstance(task.get("data"), dict) else {}
-            address = next((v for v in data.values() if isinstance(v, str)), "")
+            address = next((v for v in _dict(task.get("data")).values() if isinstance(v, str)), "")
             name = unquote(address.rpartition("/")[2].partition("?")[0].rpartition("d=")[2])
             found.image(name)
-            for annotation in task.get("annotations") or []:
-                for result in (annotation or {}).get("result") or []:
-                    if result.get("type") == "rectanglelabels":
-                        value = result.get("value") or {}
-                        label = str((value.get("rectanglelabels") or [""])[0])
+            for annotation in map(_dict, _list(task.get("annotations"))):
+                for result in map(_dict, _list(annotation.get("result"))):
+                    kind = str(result.get("type"))
+                    if kind.endswith("labels"):  # others, such as choices, are of no object
+                        value = _dict(result.get("value"))
+                        label = next(map(str, _list(value.get(kind))), "")
                         found.add(name, label, _of_percent(value, result))
         folder = _folder_of(root, list(found.images))
         return Foreign("Label Studio's JSON", found.content(), folder, file)
@@ -165,8 +171,13 @@ def label_studio(root: Path) -> Foreign | None:
 
 
 def _of_percent(value: dict[str, Any], result: dict[str, Any]) -> list[float] | None:
+    """The box of a rectangle, or around a polygon; None for what has none, a turned one too."""
     try:
         width, height = float(result["original_width"]), float(result["original_height"])
+        if "points" in value:
+            return around([[x * width / 100, y * height / 100] for x, y in value["points"]])
+        if float(value.get("rotation") or 0) != 0:
+            return None
         sides = (width, height, width, height)
         keys = ("x", "y", "width", "height")
         return [float(value[key]) * side / 100 for key, side in zip(keys, sides, strict=True)]
@@ -226,8 +237,17 @@ def _folder_of(root: Path, names: list[str]) -> Path:
     return root
 
 
-def _json(file: Path) -> Any:
+def json_in(file: Path) -> Any:
+    """The content of a file that may be one of these; None where it is no JSON."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return load_json(file) if file.is_file() else None
+    except (OSError, DataError):
         return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from detector.config.schema import require
@@ -31,6 +31,17 @@ class HandlingOptions(TypedDict, total=False):
     max_megapixels: float
     val_share: float | None
     val_group: str | None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How files become pixels; see `Handling`."""
+
+    exif: ExifRule = "stored"
+    depth: tuple[float, float] | None = None
+
+
+AS_STORED = Decoding()
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,11 @@ class Handling:
             f"val_share: {self.val_share} given, above 0 and below 1 or null is allowed",
         )
 
+    @property
+    def decoding(self) -> Decoding:
+        """How the images are read."""
+        return Decoding(self.exif, self.depth)
+
     def drops(self, policy: Policy) -> bool:
         """Whether what this key speaks of is left out, and does not stop."""
         return (getattr(self, policy) or self.on_invalid) == "drop"
@@ -90,6 +106,3 @@ class Handling:
 def require_megapixels(value: float) -> None:
     """Raises ConfigError for a limit that cannot hold."""
     require(0 < value < float("inf"), f"max_megapixels: {value} given, above 0 is needed")
-
-
-HANDLING_KEYS = tuple(item.name for item in fields(Handling))

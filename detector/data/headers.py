@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,17 @@ class Header:
         return (self.width, self.height) if is_turned else (self.height, self.width)
 
 
-def read_header(path: Path) -> Header:
-    """The header of a file; one that cannot be read is told by its `fault`."""
+def read_header(path: Path, *, decode: bool = False) -> Header:
+    """The header of a file; one that cannot be read is told by its `fault`.
+
+    decode: the pixels too, which alone shows that a file is whole.
+    """
     try:
         with opened(path, float("inf")) as image:
-            return Header(image.height, image.width, orientation(image), image.mode)
+            found = Header(image.height, image.width, orientation(image), image.mode)
+            if decode:
+                image.load()
+            return found
     except DataError as error:
         return Header(fault=str(error))
 
@@ -167,19 +174,7 @@ def without_damaged(dataset: Dataset) -> Dataset:
     annotations, handling = dataset.annotations, dataset.handling
     names = [annotations.file_name(i) for i in range(len(annotations))]
 
-    def decoded(path: Path) -> Header:
-        try:
-            with opened(path, float("inf")) as image:
-                found = Header(image.height, image.width, orientation(image), image.mode)
-                image.load()
-                return found
-        except DataError as error:
-            return Header(fault=str(error))
-        except Exception as error:  # what Pillow's decoders raise for damaged files is not listed
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return Header(fault=f"{path}: cannot be read as an image: {reason}")
-
-    headers = _remembered(dataset.folder, names, decoded, "decoded")
+    headers = _remembered(dataset.folder, names, partial(read_header, decode=True), "decoded")
     damaged = [i for i, header in enumerate(headers) if header.fault]
     if not damaged:
         return dataset

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from detector.data.annotations import Annotations
-from detector.data.handling import ExifRule, Handling
+from detector.data.handling import AS_STORED, Decoding, Handling
 from detector.data.inside import open_inside
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
@@ -78,8 +78,7 @@ class FolderDataset(Dataset):
             self.annotations.file_name(index),
             self.handling.max_megapixels,
             annotated=(height, width),
-            exif=self.handling.exif,
-            depth=self.handling.depth,
+            how=self.handling.decoding,
         )
 
     def files(self) -> list[Path]:
@@ -91,26 +90,17 @@ def read_pixels(
     max_megapixels: float,
     *,
     annotated: tuple[int, int] | None = None,
-    exif: ExifRule = "stored",
-    depth: tuple[float, float] | None = None,
+    how: Decoding = AS_STORED,
     key: str = "data.max_megapixels",
 ) -> NDArray[np.uint8]:
     """(H, W, 3) RGB pixels of a file; grey and palettes are converted, transparency is dropped.
 
-    exif, depth: what is done about a turn by EXIF and about more than 8 bits, see `Handling`. A
-    file of another size than `annotated` as (height, width), once it is turned, is refused. key:
-    what sets the limit. Raises DataError naming the file.
+    how: what is done about a turn by EXIF and about more than 8 bits. A file of another size than
+    `annotated` as (height, width), once it is turned, is refused. key: what sets the limit. Raises
+    DataError naming the file.
     """
     with opened(path, max_megapixels) as image:
-        return pixels_of(
-            image,
-            str(path),
-            max_megapixels,
-            annotated=annotated,
-            exif=exif,
-            depth=depth,
-            key=key,
-        )
+        return pixels_of(image, str(path), max_megapixels, annotated=annotated, how=how, key=key)
 
 
 def read_inside(
@@ -119,8 +109,7 @@ def read_inside(
     max_megapixels: float,
     *,
     annotated: tuple[int, int] | None = None,
-    exif: ExifRule = "stored",
-    depth: tuple[float, float] | None = None,
+    how: Decoding = AS_STORED,
     key: str = "data.max_megapixels",
 ) -> NDArray[np.uint8]:
     """`read_pixels` of a file of a folder, for names that are somebody else's.
@@ -130,13 +119,12 @@ def read_inside(
     path, why = str(folder / name), _refuse(name)
     if why is not None:
         raise DataError(f"{folder}: file name {name!r} {why}")
-    rules: dict[str, Any] = {"annotated": annotated, "exif": exif, "depth": depth, "key": key}
     with (
         readable(path),
         open_inside(folder, name) as file,
         opened(file, max_megapixels, path) as image,
     ):
-        return pixels_of(image, path, max_megapixels, **rules)
+        return pixels_of(image, path, max_megapixels, annotated=annotated, how=how, key=key)
 
 
 def pixels_of(
@@ -145,8 +133,7 @@ def pixels_of(
     max_megapixels: float,
     *,
     annotated: tuple[int, int] | None = None,
-    exif: ExifRule = "stored",
-    depth: tuple[float, float] | None = None,
+    how: Decoding = AS_STORED,
     key: str = "data.max_megapixels",
 ) -> NDArray[np.uint8]:
     """What `read_pixels` gives for a file, for an image that Pillow has opened already.
@@ -156,19 +143,19 @@ def pixels_of(
     with readable(name):
         refuse_size(name, image.height, image.width, max_megapixels, key)
         turn = orientation(image)
-        if turn != 1 and exif == "error":
+        if turn != 1 and how.exif == "error":
             raise DataError(f"{name}: {turned_in_words(turn)}; {EXIF_WAY}")
-        if image.mode in WIDE_MODES and depth is None:
+        if image.mode in WIDE_MODES and how.depth is None:
             raise DataError(f"{name}: {wide_in_words(image.mode)}; {DEPTH_WAY}")
-        if turn != 1 and exif == "upright":
+        if turn != 1 and how.exif == "upright":
             image = ImageOps.exif_transpose(image)
         if annotated is not None and (image.height, image.width) != annotated:
             raise DataError(
                 f"{name}: {image.width} x {image.height} pixels (width x height), "
                 f"but annotated as {annotated[1]} x {annotated[0]}"
             )
-        if depth is not None and image.mode in WIDE_MODES:
-            return scaled(np.asarray(image), depth)
+        if how.depth is not None and image.mode in WIDE_MODES:
+            return scaled(np.asarray(image), how.depth)
         return np.array(image.convert("RGB"))
 
 

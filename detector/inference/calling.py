@@ -13,6 +13,7 @@ from PIL import Image
 
 from detector.config import Config
 from detector.config.schema import require
+from detector.data.handling import AS_STORED, Decoding
 from detector.errors import DataError
 from detector.inference import preprocess
 from detector.inference.detections import Detections
@@ -135,9 +136,7 @@ def _is_tensor(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "torch"
 
 
-def pixels_of(
-    image: Any, max_megapixels: float, how: preprocess.Decoding = preprocess.AS_STORED
-) -> NDArray[np.uint8]:
+def pixels_of(image: Any, max_megapixels: float, how: Decoding = AS_STORED) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of any kind of image. Raises DataError."""
     if not _is_tensor(image):
         pixels = preprocess.decode(image, max_megapixels=max_megapixels, how=how)

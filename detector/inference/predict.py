@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from detector.config import Precision as PrecisionName
 from detector.config.schema import require
-from detector.data.handling import require_megapixels
+from detector.data.handling import Decoding, require_megapixels
 from detector.data.images import MAX_NAMED
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
@@ -24,7 +24,7 @@ from detector.inference.detections import Detections
 from detector.inference.graph import load_graph
 from detector.inference.load import is_graph
 from detector.inference.predictor import config_of, restore
-from detector.inference.preprocess import Decoding, decoding_of
+from detector.inference.preprocess import decoding_of
 from detector.inference.sources import Item, Sources, find
 from detector.inference.written import Format, Written, storage
 from detector.runs import checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from detector.data.handling import ExifRule
+from detector.data.handling import AS_STORED, Decoding, ExifRule
 from detector.data.images import pixels_of, read_pixels
 from detector.data.resizing import (
     Interpolation,
@@ -73,18 +73,6 @@ class Preprocessed:
     scales: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How files become pixels. exif: "upright" turns an image as its EXIF tag asks, as viewers show
-    it; "stored" does not. depth: the lowest and highest value of more than 8 bits."""
-
-    exif: ExifRule = "stored"
-    depth: tuple[float, float] | None = None
-
-
-AS_STORED = Decoding()
-
-
 def decoding_of(options: Mapping[str, Any]) -> Decoding:
     """As a model was trained. options: of its data, as its config has them.
 
@@ -108,12 +96,11 @@ def decode(
     max_megapixels: what a file or an image of Pillow's may have at most; key: what messages call
     that limit. Raises DataError naming the file or what was given.
     """
-    rules: dict[str, Any] = {"exif": how.exif, "depth": how.depth, "key": key}
     if isinstance(source, str | os.PathLike):
-        return read_pixels(Path(source), max_megapixels, **rules)
+        return read_pixels(Path(source), max_megapixels, how=how, key=key)
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "")) or "image"
-        return pixels_of(source, name, max_megapixels, **rules)
+        return pixels_of(source, name, max_megapixels, how=how, key=key)
     if not isinstance(source, np.ndarray):
         raise DataError(
             f"image: {type(source).__name__} given; the path of a file, an image of Pillow's or an "

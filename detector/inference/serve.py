@@ -28,12 +28,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from detector.data.handling import AS_STORED, Decoding
 from detector.data.images import PILLOW_LIMIT
 from detector.data.images import pixels_of as decoded
 from detector.errors import DataError
 from detector.inference.calling import ImageModel, Threshold
 from detector.inference.detections import Detections
-from detector.inference.preprocess import AS_STORED, Decoding, decoding_of
+from detector.inference.preprocess import decoding_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """What is decoded; Pillow knows many more, whose decoders nobody here needs."""
@@ -290,7 +291,6 @@ def image_of(content: bytes, limits: Limits, how: Decoding = AS_STORED) -> NDArr
             f"{limits.megapixels:g} megapixels",
         )
     try:
-        rules: dict[str, Any] = {"exif": how.exif, "depth": how.depth, "key": "megapixels"}
-        return decoded(image, "image", PILLOW_LIMIT, **rules).copy()
+        return decoded(image, "image", PILLOW_LIMIT, how=how, key="megapixels").copy()
     except DataError as error:
         raise Refused(400, str(error)) from None

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.config.schema import require
+from detector.data.handling import AS_STORED, Decoding
 from detector.data.images import FORMATS, MAX_NAMED, SUFFIXES, list_images
 from detector.errors import ConfigError, DataError
-from detector.inference.preprocess import AS_STORED, Decoding, decode
+from detector.inference.preprocess import decode
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 """What the names of videos end in; OpenCV decodes them."""

@@ -18,15 +18,14 @@ from detector.config import Config
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug, options_of
 from detector.data.account import Account, by_kind
-from detector.data.headers import without_damaged
 from detector.data.readers.base import SPLITS, Dataset
-from detector.data.renamed import with_classes
 from detector.data.review import Review, review
 from detector.drawing.drawing import Mark, captioned, draw, grid
 from detector.errors import DataError
 from detector.laboratory.audit.counts import Counts, count
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
+from detector.training.setup import read_sets
 
 LENIENT = {"on_invalid": "drop", "on_missing": "drop", "on_corrupt": "drop", "max_dropped": 1.0}
 """Options of a reader with which nothing stops."""
@@ -50,11 +49,11 @@ def check_data(config: Config, *, decode: bool = False, page: bool = True) -> Pa
     folder.require_writable()
     refusal: DataError | None = None
     try:
-        train, val = read_both(config.data, decode=decode)
+        train, val = read_sets(config.data, decode=decode)
     except DataError as error:
         refusal = error
         try:
-            train, val = read_both(lenient(config.data), decode=decode)
+            train, val = read_sets(lenient(config.data), decode=decode)
         except DataError:
             raise error from None  # nothing can be read at all
     counts = count(config, train) if len(train.annotations.labels) else None
@@ -72,25 +71,6 @@ def check_data(config: Config, *, decode: bool = False, page: bool = True) -> Pa
         raise refusal
     print("a training on these data begins")
     return folder.path
-
-
-def read_both(data: Plug, *, decode: bool) -> tuple[Dataset, Dataset]:
-    """Both splits, in the classes of the first. Raises DataError with the faults of both."""
-    reader = DATASETS.build(data)
-    sets: list[Dataset] = []
-    faults: list[DataError] = []
-    for split in SPLITS:
-        try:
-            dataset = reader.read(split)
-            sets.append(without_damaged(dataset) if decode or split == "val" else dataset)
-        except DataError as error:
-            faults.append(error)
-    if faults:
-        details = [line for error in faults for line in error.details]
-        raise DataError("\n".join(dict.fromkeys(map(str, faults))), details=details)
-    train, val = sets
-    known = train.annotations
-    return train, with_classes(val, known.classes, known.category_ids, train.name)
 
 
 def lenient(data: Plug) -> Plug:

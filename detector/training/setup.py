@@ -12,7 +12,7 @@ from torch import nn
 
 from detector.config import Config, EvaluationConfig
 from detector.config.registry import AUGMENTATIONS, DATASETS, OPTIMIZERS, SAMPLERS, SCHEDULES
-from detector.config.schema import require
+from detector.config.schema import Plug, require
 from detector.criterion import build_criterion, check_criterion
 from detector.data.headers import without_damaged
 from detector.data.loader import evaluation_batches
@@ -104,7 +104,7 @@ def build(
     schedule = SCHEDULES.build(config.schedule)
     anchors = AnchorGenerator(config.model.anchors)
     if sets is None:
-        sets = read_sets(config)
+        sets = read_sets(config.data)
     train_set, val_set = sets
     criterion = build_criterion(config, train_set.annotations, world)
     layout = criterion.layout
@@ -233,19 +233,19 @@ def with_rhythm(config: Config, num_images: int) -> EvaluationConfig:
     return replace(config.evaluation, every=every)
 
 
-def read_sets(config: Config) -> tuple[Dataset, Dataset]:
+def read_sets(data: Plug, *, decode: bool = False) -> tuple[Dataset, Dataset]:
     """The train and the val split, the latter with the classes of the former.
 
-    Every image of val is decoded once, so that no evaluation finds a damaged one. Raises DataError
-    with the faults of both splits.
+    Every image of val is decoded once, so that no evaluation finds a damaged one. decode: those of
+    train too. Raises DataError with the faults of both splits.
     """
-    reader = DATASETS.build(config.data)
+    reader = DATASETS.build(data)
     sets: list[Dataset] = []
     faults: list[DataError] = []
     for split in SPLITS:
         try:
             dataset = reader.read(split)
-            sets.append(without_damaged(dataset) if split == "val" else dataset)
+            sets.append(without_damaged(dataset) if decode or split == "val" else dataset)
         except DataError as error:
             if str(error) not in map(str, faults):  # a file that both splits read
                 faults.append(error)

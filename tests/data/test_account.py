@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from PIL import Image
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug
 from detector.data.account import Account, Kind
-from detector.data.handling import Handling
+from detector.data.handling import Handling, HandlingOptions
 from detector.data.readers.base import Dataset
 from detector.errors import ConfigError, DataError
 
@@ -252,3 +253,8 @@ class TestBound:
 def test_a_wrong_option_is_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Handling(**options)
+
+
+def test_the_options_of_readers_are_the_fields_of_what_they_make() -> None:
+    """Their defaults are looked up by name."""
+    assert list(HandlingOptions.__annotations__) == [item.name for item in fields(Handling)]

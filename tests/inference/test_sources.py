@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from detector.data.handling import AS_STORED
 from detector.errors import ConfigError, DataError
-from detector.inference.preprocess import AS_STORED
 from detector.inference.sources import find
 from tests.data.files import write_image
 

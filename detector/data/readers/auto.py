@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import yaml
 
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug
-from detector.data.foreign import Foreign, recognized
+from detector.data.foreign import Foreign, json_in, recognized
 from detector.data.handling import Handling, HandlingOptions
 from detector.data.images import FolderDataset, Names, require_folder
 from detector.data.readers.base import Dataset, Reader, Split
@@ -195,9 +194,9 @@ def _is_coco(file: Path) -> bool:
     try:
         if file.stat().st_size > MOST_BYTES:
             return False
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except OSError:
         return False
+    content = json_in(file)
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
 
 
@@ -214,9 +213,8 @@ def _split_of(file: Path, root: Path) -> str:
 def _images_of(file: Path, root: Path, split: str) -> Path:
     """The folder in which the images of a file lie: the first that holds one of them."""
     try:
-        images = json.loads(file.read_bytes())["images"]
-        names = [str(row.get("file_name", "")) for row in images[:5]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = [str(row.get("file_name", "")) for row in json_in(file)["images"][:5]]
+    except (KeyError, TypeError, AttributeError):
         names = []  # is told by the reader
     digits = "".join(re.findall(r"\d+", file.stem))
     words = [split, *SPLIT_WORDS[split], f"{split}{digits}"]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from reprlib import repr as short  # of a nest of aliases, the whole text would fill the memory
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -291,13 +292,15 @@ def names_in_yaml(path: Path) -> tuple[str, ...]:
     if isinstance(names, dict):
         numbers = sorted(names, key=str)
         if set(numbers) != set(range(len(names))):
-            raise DataError(f"{path}: names has the numbers {numbers}, 0, 1, 2, ... are needed")
+            raise DataError(
+                f"{path}: names has the numbers {short(numbers)}, 0, 1, 2, ... are needed"
+            )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: names is {names!r}, a list of class names is needed")
+        raise DataError(f"{path}: names is {short(names)}, a list of class names is needed")
     for i, name in enumerate(names):
         if not isinstance(name, str):  # yaml reads the words no and 1 as something else
-            raise DataError(f"{path}: names[{i}] is {name!r}, text is needed (in quotes)")
+            raise DataError(f"{path}: names[{i}] is {short(name)}, text is needed (in quotes)")
         if name in names[:i]:
             raise DataError(f"{path}: names[{i}] is {name!r}, as another class is")
     return tuple(names)
@@ -312,8 +315,8 @@ def places_in_yaml(path: Path, split: Split) -> list[str]:
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) and name for name in names):
         raise DataError(
-            f"{path}: {split} is {value!r}, the name of an image folder, several, or a text file "
-            f"is needed there or as data.{split}_images"
+            f"{path}: {split} is {short(value)}, the name of an image folder, several, or a text "
+            f"file is needed there or as data.{split}_images"
         )
     return [_inside(path, split, str(name)) for name in names]
 

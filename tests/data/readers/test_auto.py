@@ -240,3 +240,42 @@ def test_nothing_is_read_out_of_the_folder(tmp_path: Path) -> None:
     (root / "annotations.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;')
     with pytest.raises(DataError, match="DOCTYPE"):
         read(root)
+
+
+def test_shapes_that_have_no_box_are_named_and_not_passed_over(tmp_path: Path) -> None:
+    write_cvat(tmp_path)
+    file = tmp_path / "annotations.xml"
+    shapes = '<points label="cat" points="3,4"/><box label="cat" xtl="1" ytl="1" xbr="9" ybr="9" '
+    shapes += 'rotation="30.0"/><box label="" xtl="1" ytl="1" xbr="9" ybr="9"/><tag label="day"/>'
+    file.write_text(file.read_text().replace("</image>", f"{shapes}</image>", 1))
+    train, _ = read(tmp_path, on_invalid="drop")
+    account = train.annotations.account
+    assert account.given["object"] == 4 + 3
+    assert len(account.faults()) == 3
+    assert train.annotations.classes == ("cat", "dog")
+
+
+def test_results_of_label_studio_that_are_no_rectangle_are_read_or_named(tmp_path: Path) -> None:
+    write_label_studio(tmp_path)
+    file = tmp_path / "project.json"
+    tasks = json.loads(file.read_text())
+    x1, y1, x2, y2 = BOX
+    points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in ((x1, y1), (x2, y1), (x2, y2))]
+    (first,) = tasks[0]["annotations"][0]["result"]
+    size = {key: first[key] for key in ("original_width", "original_height")}
+    tasks[0]["annotations"] = [
+        {"result": [
+            {**size, "type": "polygonlabels", "value": {"points": points,
+                                                        "polygonlabels": ["cat"]}},
+            {**size, "type": "brushlabels", "value": {"brushlabels": ["dog"]}},
+            {**first, "value": first["value"] | {"rotation": 20}},
+            {"type": "choices", "value": {"choices": ["day"]}},
+        ]},
+        None,
+    ]  # fmt: skip
+    file.write_bytes(json.dumps(tasks).encode("utf-16"))
+    train, val = read(tmp_path, on_invalid="drop")
+    assert train.annotations.account.given["object"] == 3 + 3
+    assert len(train.annotations.account.faults()) == 2
+    found = [d.annotations.boxes(i).tolist() for d in (train, val) for i in range(len(d))]
+    assert found == [[pytest.approx(BOX, abs=1e-3)]] * 4
