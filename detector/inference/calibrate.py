@@ -21,7 +21,10 @@ from detector.evaluation.text import aligned, digits
 from detector.inference import anchor_calibration as anchors
 from detector.inference.calibrated import Calibration, link_of
 from detector.inference.evaluate import at_root, val_set
-from detector.inference.predictor import config_of, restore
+from detector.inference.graph import GraphPredictor, load_graph
+from detector.inference.load import is_graph
+from detector.inference.predictor import Predictor, config_of, restore
+from detector.inference.restate import restate
 from detector.inference.score import detect_all, evaluation_images
 from detector.runs import checkpoint
 from detector.runs.checkpoint import write_atomically
@@ -62,21 +65,27 @@ def calibrate(
     device: str = "auto",
     precision: PrecisionName | None = None,
 ) -> dict[str, Any]:
-    """Writes a copy of the checkpoint at `path` that holds a calibrator and operating points, and a
-    table of all methods beside it; returns the table.
+    """Writes a copy of the checkpoint or exported graph at `path` that holds a calibrator and
+    operating points, and a table of all methods beside it; returns the table.
 
     Everything is learnt on half of the val images, drawn by seed, and measured on the other half.
     with_anchors: the calibration of all anchors before NMS is measured too. data_root: where the
-    data lie now. Raises ConfigError for a link that is not known and an output that is there
-    already, DataError where there is nothing to learn from.
+    data lie now. A graph is calibrated by what it finds itself, which in 8 bits is not what its
+    checkpoint finds. Raises ConfigError for a link that is not known, an output that is there
+    already and what a graph cannot hold, DataError where there is nothing to learn from.
     """
-    saved = checkpoint.load(path)
-    config = at_root(config_of(saved, str(path)), data_root)
+    graph = load_graph(path) if is_graph(path) else None
+    saved = checkpoint.load(path) if graph is None else {}
+    trained = config_of(saved, str(path)) if graph is None else graph.config
+    config = at_root(trained, data_root)
     evaluation = replace(config.evaluation, limit=None)
     config = replace(config, evaluation=evaluation, precision=precision or config.precision)
     output = Path(output)
     require_output(output, Path(path), overwrite=overwrite)
-    link = link_of(LOSSES.build(config.loss, len(saved["classes"])), config.rating)
+    if graph is not None:
+        require_of_graph(graph, fit.method, with_anchors=with_anchors, precision=precision)
+    num_classes = len(saved["classes"]) if graph is None else len(graph.classes)
+    link = link_of(LOSSES.build(config.loss, num_classes), config.rating)
     needs_link = fit.method == "link_inverse" or with_anchors
     require(
         link is not None or not needs_link,
@@ -85,19 +94,28 @@ def calibrate(
     )
     world = distributed.start(device)
     try:
-        predictor = restore(saved, config, str(path), world.device)
+        if graph is None:
+            predictor = restore(saved, config, str(path), world.device)
+        else:
+            predictor, graph.config = graph, config
         dataset = val_set(predictor.classes, predictor.category_ids, config, str(path))
         rows = detect_all(predictor, dataset, world)
         stored, found = learn(coco.ground_truth(dataset.annotations), rows, link, fit)
         if with_anchors:
             assert link is not None
+            assert isinstance(predictor, Predictor)  # by `require_of_graph`
             batches = evaluation_images(predictor, dataset, ALONE)
             matcher = MATCHERS.build(config.matcher)
             found["anchors"] = anchors.anchor_calibration(
                 predictor, matcher, batches, link, draws=fit.draws, seed=fit.seed
             )
         if world.is_main:
-            write(output, {**saved, checkpoint.CALIBRATION: stored.to_dict()}, found)
+            if graph is None:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                checkpoint.save(output, {**saved, checkpoint.CALIBRATION: stored.to_dict()})
+            else:
+                restate(Path(path), output, {**graph.meaning, "calibration": stored.to_dict()})
+            write_table(output, found)
         return found
     finally:
         distributed.stop()
@@ -105,7 +123,10 @@ def calibrate(
 
 def require_output(output: Path, source: Path, *, overwrite: bool) -> None:
     """Raises ConfigError where the copy cannot be written, before anything is computed."""
-    require(output.suffix == ".pt", f"output: {output} given, a name that ends in .pt is needed")
+    suffix = source.suffix.lower() if is_graph(source) else ".pt"
+    require(
+        output.suffix == suffix, f"output: {output} given, a name that ends in {suffix} is needed"
+    )
     is_other = output.resolve() != source.resolve()
     require(is_other, f"output: {output} is the checkpoint, which is kept as it is")
     is_free = overwrite or not output.exists()
@@ -113,10 +134,31 @@ def require_output(output: Path, source: Path, *, overwrite: bool) -> None:
     RunFolder(output.parent).require_writable()
 
 
-def write(output: Path, content: dict[str, Any], found: dict[str, Any]) -> None:
-    """The copy of the checkpoint, and the table beside it as JSON."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(output, content)
+def require_of_graph(
+    graph: GraphPredictor, method: str, *, with_anchors: bool, precision: str | None
+) -> None:
+    """Raises ConfigError for what cannot be learnt from an exported graph, or stored in one."""
+    require(
+        not graph.gives_calibrated,
+        f"checkpoint: {graph.source} has a calibrator inside; an export with calibrated=false, or "
+        "its checkpoint, can be calibrated",
+    )
+    require(
+        method != "link_inverse",
+        "method: link_inverse needs this project's losses, which a graph is without; platt can be "
+        "stored in one",
+    )
+    require(not with_anchors, "anchors: true given, which takes a checkpoint")
+    require(precision is None, f"precision: {precision} given, a graph has its own")
+    require(
+        graph.meaning["threshold"] == 0,
+        f"checkpoint: {graph.source} gives nothing below a score of {graph.meaning['threshold']}; "
+        "an export with threshold=0 can be calibrated",
+    )
+
+
+def write_table(output: Path, found: dict[str, Any]) -> None:
+    """The table beside the copy, as JSON, and in the terminal."""
     text = json.dumps(found, indent=1) + "\n"
     write_atomically(output.with_suffix(".json"), text.encode())
     print("\n".join(lines(found)))

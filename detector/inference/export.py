@@ -30,6 +30,7 @@ from detector.inference.meaning import FORMAT_VERSION, OUTPUTS, preprocess_confi
 from detector.inference.modules import Found, Inside, Outputs, suppress_by_torchvision
 from detector.inference.predictor import Predictor, config_of, restore
 from detector.inference.preprocess import preprocess
+from detector.inference.restate import restate
 from detector.inference.score import score
 from detector.inference.verify import BOUNDS, MAX_LOSS_OF_AP, Agreement, compare
 from detector.runs import checkpoint
@@ -299,7 +300,7 @@ def write_in_8_bits(
         made = path.with_name("int8.onnx")
         count = onnx.write_int8(source, made, calibration_images(predictor, options), keep)
         own = f"{count} convolutions in float" if count else "all convolutions in 8 bits"
-        set_metadata(made, {**meaning, "int8_in_float": list(keep)}, path)
+        restate(made, path, {**meaning, "int8_in_float": list(keep)})
         reached = average_precision(load_graph(path), predictor.config)
         say(f"{own}: AP {reached:.4f} on val, {wanted:.4f} in float32")
         if reached >= wanted - MAX_LOSS_OF_AP:
@@ -310,17 +311,6 @@ def write_in_8_bits(
         f"precision: int8 loses more than {MAX_LOSS_OF_AP} of an AP of {wanted:.4f}: "
         f"{', '.join(tried)}"
     )
-
-
-def set_metadata(source: Path, meaning: dict[str, Any], path: Path) -> None:
-    """The ONNX file with another meaning, under another name."""
-    import onnx as format_of_onnx  # type: ignore[import-not-found]
-
-    model = format_of_onnx.load(source)
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = onnx.METADATA, json.dumps(meaning)
-    format_of_onnx.save(model, path)
 
 
 def calibration_images(

@@ -28,6 +28,7 @@ from detector.inference.graph import load_graph
 from detector.inference.modules import Calibrate, Found, Inside, Outputs, suppress_by_torchvision
 from detector.inference.onnx import write_openvino
 from detector.inference.pt2 import is_arithmetic, is_plain_tree, refusal
+from detector.inference.restate import restate
 from detector.inference.verify import iou_of
 from detector.runs import checkpoint
 from tests.commands import ROOT, Command
@@ -321,6 +322,19 @@ class TestPrograms:
             pickles = [r for r in archive.infolist() if r.filename.endswith((".pt", ".pkl"))]
         assert sum(record.file_size for record in pickles) == 0
         assert verify(sure, program).agreement is not None
+
+    def test_a_copy_says_something_else_and_computes_the_same(
+        self, program: Path, tmp_path: Path
+    ) -> None:
+        meaning = load_graph(program).meaning
+        stored = Calibration(STEPS, POINTS, POINTS, "of the copy").to_dict()
+        restate(program, tmp_path / "copy.pt2", {**meaning, "calibration": stored})
+        before, after = load_graph(program), load_graph(tmp_path / "copy.pt2")
+        assert after.calibration is not None
+        assert after.calibration.note == "of the copy"
+        image = next((program.parent / "val").glob("*.png"))
+        first, second = (model(image, threshold=0.0) for model in (before, after))
+        np.testing.assert_array_equal(first.scores, second.scores)
 
     @pytest.mark.parametrize(
         ("change", "words"),

@@ -20,6 +20,7 @@ from detector.errors import ConfigError, DataError
 from detector.inference import export as exporting
 from detector.inference.export import export
 from detector.inference.graph import GraphPredictor, load_graph
+from detector.inference.onnx import write_openvino
 from detector.inference.verify import BOUNDS, Agreement, Row, compare, matched
 from detector.runs import checkpoint
 from tests.commands import ROOT, Command
@@ -196,6 +197,54 @@ def test_a_calibrated_graph_maps_scores_as_its_checkpoint(
         for name, where in (("calibrated.pt", {"device": "cpu"}), ("calibrated.onnx", {}))
     ]
     np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_graph_is_calibrated_by_what_it_finds_itself(
+    command: Command, folder: Path, suffix: str
+) -> None:
+    graph = folder / "graph.onnx"
+    if suffix == ".xml":
+        pytest.importorskip("openvino")
+        graph = Path("graph.xml").resolve()
+        text = json.dumps(load_graph(folder / "graph.onnx").meaning)
+        write_openvino(folder / "graph.onnx", text, graph, half=False)
+    copy, words = f"copy{suffix}", ("draws=0", "device=cpu", "min_detections=1")
+    outcome = command("calibrate", f"checkpoint={graph}", f"output={copy}", *words)
+    assert outcome.code == 0, outcome.err
+    assert set(json.loads(Path("copy.json").read_text())["methods"]) == {
+        "none", "platt", "temperature", "isotonic", "link_inverse",
+    }  # fmt: skip
+    before, after = detector.load(graph), detector.load(copy)
+    assert before.calibration is None
+    assert after.calibration is not None
+    pixels = np.asarray(Image.open(folder / "val" / "000001.png").convert("RGB"))
+    raw, same = (model(pixels, threshold=0.0) for model in (before, after))
+    np.testing.assert_array_equal(same.scores, raw.scores)  # what it computes has not changed
+    mapped = after(pixels, threshold=0.0, calibrated=True)
+    calibrator = after.calibration.calibrator
+    assert calibrator is not None
+    expected = np.sort(calibrator(raw.scores.astype(np.float64), raw.labels))[::-1]
+    np.testing.assert_allclose(mapped.scores, expected, atol=1e-7)  # float32 of the scores
+    assert len(after(pixels, threshold="auto")) <= len(raw)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("output=copy.pt",), "a name that ends in .onnx is needed"),
+        (("output=copy.onnx", "method=link_inverse"), "link_inverse needs this project's losses"),
+        (("output=copy.onnx", "anchors=true"), "anchors: true given, which takes a checkpoint"),
+        (("output=copy.onnx", "precision=bfloat16"), "a graph has its own"),
+    ],
+)
+def test_what_cannot_be_learnt_of_a_graph_is_said(
+    command: Command, folder: Path, argv: tuple[str, ...], message: str
+) -> None:
+    outcome = command("calibrate", f"checkpoint={folder / 'graph.onnx'}", *argv)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not [*Path().glob("copy*")]
 
 
 WITHOUT_TORCH = """
