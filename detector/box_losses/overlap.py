@@ -5,14 +5,14 @@ They do not change when prediction and object are scaled alike, so objects of al
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
 from detector.box_losses.base import BoxLoss, on_positives
 from detector.boxes import ciou, diou, eiou, giou, iou
+from detector.config.ranges import Above
 from detector.config.registry import BOX_LOSSES
-from detector.config.schema import require
 from detector.structures import Matches, Predictions
 
 MIN_IOU = 1e-6
@@ -91,12 +91,8 @@ class EIoULoss(BoxLoss):
     So it only shifts weight to the better boxes, and one that misses its object has no loss.
     """
 
-    def __init__(self, *, focal_gamma: float | None = None) -> None:
+    def __init__(self, *, focal_gamma: Annotated[float | None, Above(0)] = None) -> None:
         super().__init__()
-        require(
-            focal_gamma is None or focal_gamma > 0,
-            f"focal_gamma: {focal_gamma} given, above 0 or null is allowed",
-        )
         self.focal_gamma = focal_gamma
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
 from detector.box_losses.base import BoxLoss, on_positives
 from detector.boxes import wasserstein
+from detector.config.ranges import Above
 from detector.config.registry import BOX_LOSSES
-from detector.config.schema import require
 from detector.structures import Matches, Predictions
 
 
@@ -22,9 +24,8 @@ class NWDLoss(BoxLoss):
     arXiv 2110.13389, section 3. Unlike the losses of overlap it depends on the scale.
     """
 
-    def __init__(self, *, constant: float = 12.8) -> None:
+    def __init__(self, *, constant: Annotated[float, Above(0)] = 12.8) -> None:
         super().__init__()
-        require(constant > 0, f"constant: {constant} given, above 0 is needed")
         self.constant = constant
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from detector.box_losses.base import BoxLoss, on_positives
 from detector.boxes import center_size
+from detector.config.ranges import Above
 from detector.config.registry import BOX_LOSSES
-from detector.config.schema import require
 from detector.structures import Matches, Predictions
 
 
@@ -20,9 +22,8 @@ class YOLOBoxLoss(BoxLoss):
     `lambda_coord`. Redmon et al. 2016, arXiv 1506.02640, equation 3.
     """
 
-    def __init__(self, *, lambda_coord: float = 5.0) -> None:
+    def __init__(self, *, lambda_coord: Annotated[float, Above(0)] = 5.0) -> None:
         super().__init__()
-        require(lambda_coord > 0, f"lambda_coord: {lambda_coord} given, above 0 is needed")
         self.lambda_coord = lambda_coord
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked_run
 from detector.config import Config
-from detector.config.schema import require_at_least
+from detector.config.ranges import AtLeast, require_ranges
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class AuditConfig:
     """
 
     train: Config
-    limit: int | None = None
-    loss_images: int = 16
+    limit: Annotated[int | None, AtLeast(1)] = None
+    loss_images: Annotated[int, AtLeast(1)] = 16
     page: bool = True
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "limit", "loss_images")
+        require_ranges(self)
 
 
 def run(node: DictConfig) -> None:

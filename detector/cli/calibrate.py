@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
 from detector.config import Precision
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,20 @@ class CalibrateConfig:
     overwrite: bool = False
     method: Literal["platt", "temperature", "isotonic", "link_inverse", "none"] = "platt"
     target: Literal["hit", "iou"] = "hit"
-    min_detections: int = 50
+    min_detections: Annotated[int, AtLeast(1)] = 50
     miss: float = 1.0
     false_alarm: float = 1.0
     false_alarms_per_image: float = 0.1
     anchors: bool = False
-    draws: int = 500
-    seed: int = 0
+    draws: Annotated[int, AtLeast(0)] = 500
+    seed: Annotated[int, AtLeast(0)] = 0
     data_root: str | None = None
     device: str = "auto"
     precision: Precision | None = None
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "min_detections")
-        require_at_least(0, self, "draws", "seed")
+        require_ranges(self)
         for key in ("miss", "false_alarm", "false_alarms_per_image"):
             cost = getattr(self, key)
             require(0 < cost < float("inf"), f"{key}: {cost} given, a number above 0 is needed")

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.cli import typed
+from detector.cli import allowed, typed
 from detector.cli.yaml_files import CONFIGS
+from detector.config.ranges import Range
+from detector.config.registry import REGISTRIES
 from detector.errors import ConfigError
 
 COLUMNS = 100
@@ -104,20 +106,23 @@ def usage(command: str, values: Mapping[str, Any], choices: Mapping[str, str]) -
     """
     page = read(CONFIGS / f"{command}.yaml")
     own = [entry for entry in page.entries if not entry.is_group]
+    limits = allowed.ranges(command, values)
     parts = [f"{command} [KEY=VALUE ...]", *textwrap.wrap(page.head, COLUMNS), ""]
-    parts += rows(own, values)
+    parts += rows(own, values, limits)
     if is_on_train(command):
         known = {entry.key for entry in own}
         train = [e for e in read(CONFIGS / "train.yaml").entries if not e.is_group]
         parts += ["", "Keys of a training:", ""]
-        parts += rows([entry for entry in train if entry.key not in known], values)
+        parts += rows([entry for entry in train if entry.key not in known], values, limits)
     for entry in own_groups(command):
-        parts += ["", *_group(entry, choices.get(entry.key), values)]
+        parts += ["", *_group(entry, choices.get(entry.key), values, limits)]
     more = "detector help KEY says what one key means, --cfg job prints the whole config"
     return "\n".join([*parts, "", more])
 
 
-def _group(entry: Entry, chosen: str | None, values: Mapping[str, Any]) -> Iterator[str]:
+def _group(
+    entry: Entry, chosen: str | None, values: Mapping[str, Any], limits: Mapping[str, Range]
+) -> Iterator[str]:
     """A group: what it is, what may be chosen, and the keys of what is."""
     files = options(entry.key)
     note = f": {entry.note}" if entry.note else ""
@@ -126,7 +131,7 @@ def _group(entry: Entry, chosen: str | None, values: Mapping[str, Any]) -> Itera
     own = [key for key in values if key.startswith(f"{entry.key}.")]
     notes = meanings(entry.key, chosen)
     wanted = [Entry(key, "", notes.get(key, "")) for key in own if key != f"{entry.key}.name"]
-    yield from rows(wanted, values)
+    yield from rows(wanted, values, limits)
 
 
 def meanings(group: str, chosen: str | None) -> dict[str, str]:
@@ -143,19 +148,27 @@ def meanings(group: str, chosen: str | None) -> dict[str, str]:
     return found
 
 
-def rows(entries: Iterable[Entry], values: Mapping[str, Any]) -> Iterator[str]:
+def rows(
+    entries: Iterable[Entry], values: Mapping[str, Any], limits: Mapping[str, Range]
+) -> Iterator[str]:
     """A line for each key that holds a value, and as many more as its meaning takes."""
     for entry in entries:
         value = _shown(values.get(entry.key, entry.value))
         if value is None:
             continue
         left = f"  {entry.key}={value}"
-        lines = textwrap.wrap(entry.note, COLUMNS - INDENT) or [""]
+        note = with_range(entry.note, limits.get(entry.key))
+        lines = textwrap.wrap(note, COLUMNS - INDENT) or [""]
         if len(left) >= INDENT:
             yield left
         else:
             yield f"{left:<{INDENT}}{lines.pop(0)}".rstrip()
         yield from (f"{'':<{INDENT}}{line}" for line in lines if line)
+
+
+def with_range(note: str, limit: Range | None) -> str:
+    """What a key means, with what its value may be where the words do not say it."""
+    return note if limit is None or str(limit) in note else f"{note} ({limit})".strip()
 
 
 def _shown(value: Any) -> str | None:
@@ -206,14 +219,33 @@ def _wrapped(text: str) -> list[str]:
 def everything() -> Iterator[tuple[str, str, str, str]]:
     """(key, where, value, note) of every key of every command and of every part."""
     for file in sorted(CONFIGS.glob("*.yaml")):
+        limits = {**allowed.of_command(file.stem)}
+        if file.stem == "train":
+            limits |= allowed.of_run()
         for entry in read(file).entries:
             if not entry.is_group:
-                yield entry.key, f"detector {file.stem}", entry.value, entry.note
+                note = with_range(entry.note, limits.get(entry.key))
+                yield entry.key, f"detector {file.stem}", entry.value, note
     for group in groups():
         if group == "experiment":  # a preset of keys that are explained elsewhere
             continue
         for name, page in options(group).items():
+            limits = ranges_of_file(group, page)
             for entry in page.entries:
                 key = entry.key if page.is_global else f"{group}.{entry.key}"
                 if not entry.is_group and key not in (group, f"{group}.name"):
-                    yield key, f"{group}={name}", entry.value, entry.note
+                    yield (
+                        key,
+                        f"{group}={name}",
+                        entry.value,
+                        with_range(entry.note, limits.get(key)),
+                    )
+
+
+def ranges_of_file(group: str, page: Page) -> Mapping[str, Range]:
+    """By key, of the part that a file of a group chooses."""
+    if group not in REGISTRIES:
+        return allowed.of_run()
+    names = [entry.value for entry in page.entries if entry.key in ("name", f"{group}.name")]
+    own = allowed.of_part(group, names[0]) if names else {}
+    return {f"{group}.{key}": limit for key, limit in own.items()}

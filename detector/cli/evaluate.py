@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
 from detector.config import Evaluator, Precision
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 from detector.data.readers.base import Split
 
 
@@ -25,24 +26,22 @@ class EvaluateConfig:
     output_dir: str | None = None
     split: Split = "val"
     data: Any = None
-    limit: int | None = None
+    limit: Annotated[int | None, AtLeast(1)] = None
     analysis: bool | None = None
     calibrated: bool = False
-    draws: int = 500
+    draws: Annotated[int, AtLeast(0)] = 500
     pictures: bool = True
-    worst: int = 10
-    seed: int = 0
+    worst: Annotated[int, AtLeast(0)] = 10
+    seed: Annotated[int, AtLeast(0)] = 0
     data_root: str | None = None
     device: str = "auto"
     precision: Precision | None = None
     evaluator: Evaluator | None = None
-    max_detections: int | None = None
+    max_detections: Annotated[int | None, AtLeast(1)] = None
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(0, self, "draws", "worst", "seed")
-        require_at_least(1, self, "max_detections")
-        require_at_least(1, self, "limit")
+        require_ranges(self)
         is_named = isinstance(self.data, dict) and "name" in self.data
         both = is_named and self.data_root is not None
         require(not both, "data_root: given with other data, which have their own data.root")

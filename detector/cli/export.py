@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 from detector.inference.load import is_graph
 
 
@@ -30,12 +31,12 @@ class ExportConfig:
     licence: str | None = None
     verify: bool | Literal["only"] = True
     images: str | None = None
-    num_images: int = 8
+    num_images: Annotated[int, AtLeast(1)] = 8
     data_root: str | None = None
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "num_images")
+        require_ranges(self)
         is_fit = self.shape is None or len(self.shape) == 3
         require(is_fit, f"shape: {self.shape} given, three numbers are needed: N, height, width")
 

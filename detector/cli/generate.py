@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
 from detector.config.model import ModelConfig
-from detector.config.schema import Plug, require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import Plug, require
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class GenerateConfig:
     model: ModelConfig
     output_dir: str | None = None
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
-    limit: int | None = 200
+    limit: Annotated[int | None, AtLeast(1)] = 200
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "limit")
+        require_ranges(self)
 
 
 def run(node: DictConfig) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import PROGRAM, checked
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,15 @@ class LaunchConfig:
 
     runs: tuple[str, ...]
     folder: str
-    parallel: int = 1
-    processes: int = 1
-    max_restarts: int = 0
+    parallel: Annotated[int, AtLeast(1)] = 1
+    processes: Annotated[int, AtLeast(1)] = 1
+    max_restarts: Annotated[int, AtLeast(0)] = 0
     executor: Literal["processes", "slurm", "local"] = "processes"
     slurm: Any = None
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 0, "runs: none given, at least 1 is needed")
-        require_at_least(1, self, "parallel", "processes")
-        require_at_least(0, self, "max_restarts")
+        require_ranges(self)
 
 
 def run(node: DictConfig) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,14 @@ class PlotLossesConfig:
     panels: tuple[
         Literal["loss_probability", "loss_logit", "gradient_probability", "gradient_logit"], ...
     ] = ("loss_probability", "loss_logit", "gradient_probability", "gradient_logit")
-    width: float | None = None
-    points: int = 401
+    width: Annotated[float | None, AtLeast(1)] = None
+    points: Annotated[int, AtLeast(16)] = 401
     formats: tuple[Literal["png", "svg"], ...] = ("png", "svg")
     output_dir: str = "plots"
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(16, self, "points")
-        require_at_least(1, self, "width")
+        require_ranges(self)
         for key in ("panels", "formats"):
             require(len(getattr(self, key)) > 0, f"{key}: none given, at least one is needed")
 

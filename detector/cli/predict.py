@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked, start
 from detector.config import Precision
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class PredictConfig:
     formats: tuple[Literal["json", "coco", "yolo", "csv"], ...] = ("json",)
     draw: bool = True
     crops: bool = False
-    limit: int | None = None
+    limit: Annotated[int | None, AtLeast(1)] = None
     threshold: float | Literal["auto"] = 0.3
     operating_point: Literal["lrp", "f1", "cost", "fppi"] = "lrp"
     calibrated: bool = False
@@ -34,7 +35,7 @@ class PredictConfig:
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "limit")
+        require_ranges(self)
         is_known = self.threshold == "auto" or 0 <= self.threshold < 1
         require(is_known, f"threshold: {self.threshold} given, 0 to below 1 is allowed, or auto")
 

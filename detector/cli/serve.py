@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, Between, require_ranges
+from detector.config.schema import require
 from detector.errors import ConfigError
 from detector.inference.load import is_graph, load
 
@@ -22,12 +23,12 @@ class ServeConfig:
 
     checkpoint: str
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Between(0, 65536, is_below=True)] = 8000
     threshold: float | Literal["auto"] = 0.3
     calibrated: bool = False
-    batch_size: int = 8
-    wait_ms: float = 2.0
-    max_queue: int = 64
+    batch_size: Annotated[int, AtLeast(1)] = 8
+    wait_ms: Annotated[float, AtLeast(0)] = 2.0
+    max_queue: Annotated[int, AtLeast(1)] = 64
     max_megabytes: float = 20.0
     max_megapixels: float = 50.0
     timeout: float = 30.0
@@ -36,9 +37,7 @@ class ServeConfig:
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "batch_size", "max_queue")
-        require(0 <= self.port < 65536, f"port: {self.port} given, 0 to 65535 is allowed")
-        require(self.wait_ms >= 0, f"wait_ms: {self.wait_ms} given, 0 is least")
+        require_ranges(self)
         for key in ("max_megabytes", "max_megapixels", "timeout"):
             value = getattr(self, key)
             require(0 < value < float("inf"), f"{key}: {value} given, above 0 is needed")

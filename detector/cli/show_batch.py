@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from omegaconf import DictConfig
 
 from detector.cli import hydra_app
 from detector.cli.options import checked_run
 from detector.config import Config
-from detector.config.schema import require_at_least
+from detector.config.ranges import AtLeast, require_ranges
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class ShowBatchConfig:
     """
 
     train: Config
-    batches: int = 1
+    batches: Annotated[int, AtLeast(1)] = 1
     matches: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "batches")
+        require_ranges(self)
 
 
 def run(node: DictConfig) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import Above, AtLeast, require_ranges
+from detector.config.schema import require
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,11 @@ class CoderConfig:
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clamp: Literal["upper", "both"] = "upper"
     layout: Literal["deltas", "distribution"] = "deltas"
-    bins: int = 17
-    reach: float = 2.0
+    bins: Annotated[int, AtLeast(2)] = 17
+    reach: Annotated[float, Above(0.5)] = 2.0
 
     def __post_init__(self) -> None:
-        require_at_least(2, self, "bins")
-        require(self.reach > 0.5, f"reach: {self.reach} given, above 0.5 is needed")
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class PostprocessConfig:
     """
 
     score_threshold: float | Literal["from_prior"] = 0.0
-    topk_per_level: int = 1000
+    topk_per_level: Annotated[int, AtLeast(1)] = 1000
     nms_iou: float = 0.5
-    detections_per_image: int = 100
+    detections_per_image: Annotated[int, AtLeast(1)] = 100
     topk_of: Literal["pairs", "anchors"] = "pairs"
     clip: Literal["before_nms", "after_nms"] = "before_nms"
     drop_empty: bool = True
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "topk_per_level", "detections_per_image")
+        require_ranges(self)
         for key in ("score_threshold", "nms_iou"):
             value = getattr(self, key)
             is_share = isinstance(value, str) or 0 <= value <= 1

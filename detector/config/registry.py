@@ -7,12 +7,14 @@ or called by path, so that loading somebody's checkpoint cannot run code.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from detector.config.ranges import checked
 from detector.config.schema import Plug, coerce_options, options_of
 from detector.errors import ConfigError, did_you_mean
 
@@ -29,17 +31,20 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, module: str) -> None:
         self.kind = kind
-        self._module = module
+        self.module = module
         self._classes: dict[str, type[Any]] = {}
         self._loaded = False
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: the class answers to `name`."""
+        """Class decorator: the class answers to `name`, and its options stay in their ranges,
+        whoever constructs it."""
 
         def decorate(cls: C) -> C:
             if name in self._classes:
                 raise ValueError(f"{self.kind} {name!r} is taken by {self._classes[name]}")
             self._classes[name] = cls
+            if inspect.isfunction(cls.__init__):
+                cls.__init__ = checked(cls.__init__)
             return cls
 
         return decorate
@@ -79,9 +84,9 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        package = importlib.import_module(self._module)
+        package = importlib.import_module(self.module)
         for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
-            importlib.import_module(f"{self._module}.{info.name}")
+            importlib.import_module(f"{self.module}.{info.name}")
         self._loaded = True
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import detector
 from detector.config import Config, from_plain
+from detector.config.ranges import Between, require_ranges
 from detector.config.registry import DATASETS
 from detector.config.schema import require
 from detector.data.images import list_images, read_pixels
@@ -53,16 +54,13 @@ class ExportOptions:
 
     outputs: Literal["raw", "detections"] = "raw"
     precision: Literal["float32", "float16", "int8"] = "float32"
-    threshold: float = 0.0
+    threshold: Annotated[float, Between(0, 1, is_below=True)] = 0.0
     calibrated: bool = False
     shape: tuple[int, int, int] | None = None
     licence: str | None = None
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.threshold < 1,
-            f"threshold: {self.threshold} given, 0 to below 1 is allowed",
-        )
+        require_ranges(self)
         for key in ("threshold", "calibrated"):
             is_fit = not getattr(self, key) or self.outputs == "detections"
             require(is_fit, f"{key}: given with outputs=raw, outputs=detections is needed")

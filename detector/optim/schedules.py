@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
+from detector.config.ranges import Between
 from detector.config.registry import SCHEDULES
 from detector.config.schema import require
 
@@ -37,10 +39,13 @@ class Cosine(Schedule):
     """
 
     def __init__(
-        self, *, warmup_share: float = 0.1, warmup_start: float = 0.04, final: float = 0.0
+        self,
+        *,
+        warmup_share: float = 0.1,
+        warmup_start: float = 0.04,
+        final: Annotated[float, Between(0, 1)] = 0.0,
     ) -> None:
         _require_warm_up(warmup_share, warmup_start)
-        require(0 <= final <= 1, f"final: {final} given, 0 to 1 is allowed")
         self.warmup_share = warmup_share
         self.warmup_start = warmup_start
         self.final = final
@@ -63,17 +68,15 @@ class MultiStep(Schedule):
     def __init__(
         self,
         *,
-        milestones: tuple[float, ...] = (2 / 3, 8 / 9),
-        gamma: float = 0.1,
+        milestones: Annotated[tuple[float, ...], Between(0, 1, is_above=True, is_below=True)] = (
+            2 / 3,
+            8 / 9,
+        ),
+        gamma: Annotated[float, Between(0, 1, is_above=True)] = 0.1,
         warmup_share: float = 0.01,
         warmup_start: float = 0.001,
     ) -> None:
         _require_warm_up(warmup_share, warmup_start)
-        require(0 < gamma <= 1, f"gamma: {gamma} given, above 0 and at most 1 is allowed")
-        require(
-            all(0 < m < 1 for m in milestones),
-            f"milestones: {list(milestones)} given, shares above 0 and below 1 are allowed",
-        )
         self.milestones = milestones
         self.gamma = gamma
         self.warmup_share = warmup_share
@@ -100,7 +103,7 @@ class FlatCosine(Schedule):
         flat_until: float = 0.5,
         warmup_share: float = 0.01,
         warmup_start: float = 0.001,
-        final: float = 0.05,
+        final: Annotated[float, Between(0, 1)] = 0.05,
     ) -> None:
         _require_warm_up(warmup_share, warmup_start)
         require(
@@ -108,7 +111,6 @@ class FlatCosine(Schedule):
             f"flat_until: {flat_until} given, at least warmup_share ({warmup_share}) and below 1 "
             "is allowed",
         )
-        require(0 <= final <= 1, f"final: {final} given, 0 to 1 is allowed")
         self.flat_until = flat_until
         self.warmup_share = warmup_share
         self.warmup_start = warmup_start

@@ -190,7 +190,7 @@ def test_the_focal_factor_of_eiou_has_no_gradient() -> None:
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError) as error:
         BOX_LOSSES.build(Plug("eiou", {"focal_gamma": 0.0}))
-    assert str(error.value) == "box_loss.focal_gamma: 0.0 given, above 0 or null is allowed"
+    assert str(error.value) == "box_loss.focal_gamma: 0.0 given, above 0 or null is needed"
     with pytest.raises(ConfigError) as error:
         BOX_LOSSES.build(Plug("iou", {"form": "lin"}))
     assert str(error.value).startswith("box_loss.form: 'lin' is not one of log, linear, square")

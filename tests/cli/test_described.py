@@ -76,8 +76,15 @@ def test_a_key_is_explained_as_each_part_means_it(detector: Command) -> None:  #
     text = (ROOT / "configs" / "loss" / "focal.yaml").read_text()
     note = re.search(r"^gamma:.*# (.*)$", text, re.MULTILINE)
     assert note is not None
-    assert f"    {note[1]}\n    in loss=focal" in outcome.out
+    assert re.search(rf"    {re.escape(note[1])}.*\n    in loss=focal", outcome.out)
     assert set(outcome.out.splitlines()) <= set(detector("help", "gamma").out.splitlines())
+
+
+def test_the_range_of_an_option_is_said_with_what_it_means(detector: Command) -> None:  # noqa: F811
+    words = r"model\.coder\.bins=17 +of a distribution \(at least 2\)"
+    assert re.search(words, detector("train", "--help").out)
+    assert "(above 0)" in detector("help", "box_loss.constant").out
+    assert "(at least 0)" in detector("help", "draws").out
 
 
 def test_a_group_is_explained_by_its_files(detector: Command) -> None:  # noqa: F811

@@ -13,7 +13,8 @@ from detector.cli.main import COMMANDS, main
 from tests.commands import ROOT, Command, Outcome
 
 SHARED = {
-    *("__init__", "__main__", "described", "endings", "hydra_app", "main", "options"),
+    "allowed",
+    *("__init__", "__main__", "allowed", "described", "endings", "hydra_app", "main", "options"),
     *("typed", "yaml_files"),
 }
 """Modules of the folder that are no commands."""

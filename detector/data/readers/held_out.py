@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug, require
 from detector.data.handling import Handling
@@ -23,9 +25,13 @@ class HeldOutReader(Reader):
     out, at least one. seed: of the draw. The same images for the same seed and number of images.
     """
 
-    def __init__(self, *, of: Plug = GENERATED, share: float = 0.2, seed: int = 0) -> None:
-        require(0 < share < 1, f"share: {share} given, above 0 and below 1 is allowed")
-        require(seed >= 0, f"seed: {seed} given, at least 0 is needed")
+    def __init__(
+        self,
+        *,
+        of: Plug = GENERATED,
+        share: Annotated[float, Between(0, 1, is_above=True, is_below=True)] = 0.2,
+        seed: Annotated[int, AtLeast(0)] = 0,
+    ) -> None:
         self._reader = DATASETS.build(of)
         self._share, self._seed = share, seed
 

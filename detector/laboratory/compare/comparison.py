@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from detector.config import Config
-from detector.config.schema import require, require_at_least
+from detector.config.ranges import AtLeast, require_ranges
+from detector.config.schema import require
 from detector.laboratory.compare.metric import parse
 
 
@@ -22,19 +24,18 @@ class Comparison:
 
     train: Config
     losses: tuple[str, ...]
-    seeds: int = 3
-    parallel: int = 1
-    points: int = 6
+    seeds: Annotated[int, AtLeast(1)] = 3
+    parallel: Annotated[int, AtLeast(1)] = 1
+    points: Annotated[int, AtLeast(1)] = 6
     lr_search: tuple[float, ...] = ()
-    draws: int = 500
+    draws: Annotated[int, AtLeast(100)] = 500
     metric: str = "AP"
     sweep: tuple[str, ...] = ()
     probes: bool = True
 
     def __post_init__(self) -> None:
         require(len(self.losses) > 0, "losses: none given, at least one is needed")
-        require_at_least(1, self, "seeds", "parallel", "points")
-        require_at_least(100, self, "draws")
+        require_ranges(self)
         parse(self.metric)
         is_sound = all(0 < factor < float("inf") for factor in self.lr_search)
         require(is_sound, f"lr_search: {list(self.lr_search)} given, factors above 0 are needed")

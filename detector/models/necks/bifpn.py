@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.config.model import FPNConfig
+from detector.config.ranges import Above
 from detector.config.registry import NECKS
 from detector.config.schema import require
 from detector.models.necks.base import Extra, HalvingConv, Neck, Norm, enlarged, with_norm
@@ -33,10 +35,9 @@ class BiFPN(Neck):
         *,
         norm: Norm = "group",
         extra: Extra = "pooling",
-        num_layers: int = 3,
+        num_layers: Annotated[int, Above(0)] = 3,
     ) -> None:
         super().__init__(in_channels, config, levels)
-        require(num_layers > 0, f"num_layers: {num_layers} given, at least 1 is needed")
         count = len(in_channels) + self.num_extra
         require(count > 1, f"model.anchors.levels: {list(levels)} given, bifpn needs two or more")
         width = config.channels
