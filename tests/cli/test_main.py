@@ -13,7 +13,6 @@ from detector.cli.main import COMMANDS, main
 from tests.commands import ROOT, Command, Outcome
 
 SHARED = {
-    "allowed",
     *("__init__", "__main__", "allowed", "described", "endings", "hydra_app", "main", "options"),
     *("typed", "yaml_files"),
 }
