@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -29,6 +28,31 @@ IGNORE = -2
 """Label of an anchor that must not change any result."""
 
 T = TypeVar("T")
+
+
+class cached(Generic[T]):
+    """`functools.cached_property` that torch.compile can look through.
+
+    Until Python 3.12 that of the standard library takes a lock, which cannot be compiled. While
+    compiling nothing is kept: the compiler finds what is computed twice.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> cached[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> cached[T] | T:
+        if instance is None:
+            return self
+        value = self.make(instance)
+        if not torch.compiler.is_compiling():
+            instance.__dict__[self.name] = value  # found before this descriptor from then on
+        return value
 
 
 def to_device(data: T, device: torch.device) -> T:
@@ -180,12 +204,12 @@ class Predictions:
     coder: Coder
     scores: Tensor | None = None
 
-    @cached_property
+    @cached
     def numbers(self) -> Tensor:
         """(N, A, 4) what the box outputs say, in float32 or better, differentiable."""
         return self.coder.box_layout.numbers(promote(self.deltas))
 
-    @cached_property
+    @cached
     def boxes(self) -> Tensor:
         """(N, A, 4) decoded boxes in float32 or better, differentiable, computed on first use."""
         return self.coder.decode(self.numbers, self.anchors.boxes)
@@ -210,17 +234,17 @@ class Matches:
     targets: Targets
     quality: Tensor | None = None
 
-    @cached_property
+    @cached
     def foreground(self) -> Tensor:
         """(N, A) bool: the anchor has an object."""
         return self.labels >= 0
 
-    @cached_property
+    @cached
     def background(self) -> Tensor:
         """(N, A) bool: the anchor has none."""
         return self.labels == BACKGROUND
 
-    @cached_property
+    @cached
     def valid(self) -> Tensor:
         """(N, A) bool: the anchor counts."""
         return self.labels != IGNORE

@@ -203,6 +203,8 @@ def _join(path: str, key: str) -> str:
 
 
 def _one_of(value: Any, allowed: tuple[Any, ...], path: str) -> Any:
+    if value is False and "off" in allowed:
+        return "off"  # as YAML reads an `off` without quotation marks
     if value not in allowed:
         hint = did_you_mean(str(value), map(str, allowed))
         raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, allowed))}{hint}")

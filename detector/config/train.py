@@ -17,6 +17,7 @@ from detector.config.schema import LossPlug, Plug, require, require_at_least
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Evaluator = Literal["pycocotools", "faster_coco_eval"]
+Compile = Literal["off", "loss", "model", "step"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class Config:
     device: str = "auto"
     precision: Precision = "auto"
     channels_last: bool = True
+    compile: Compile = "off"
     sync_batchnorm: bool = False
     process_timeout: float = 600.0
     steps: int | None = None

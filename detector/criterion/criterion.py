@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -15,6 +15,7 @@ from detector.box_losses.rating import Rating, rating_term
 from detector.config import Config
 from detector.config.registry import BOX_LOSSES, LOSSES, MATCHERS
 from detector.config.schema import LossPlug, Plug, coerce, require
+from detector.criterion.judging import Judged, judged_by, judged_by_autograd, terms_and_gradients
 from detector.criterion.quality import QualityTargets, require_quality, toward_quality
 from detector.criterion.ramps import Ramps, build_ramps
 from detector.criterion.terms import require_box_terms, require_class_terms
@@ -52,6 +53,8 @@ class Criterion(nn.Module):
     A matcher that uses predictions matches after the forward: `match` is None without them, and
     `positives` then counts the objects instead.
 
+    `judge` does the same as the call and the sum, and may be compiled.
+
     Its `state_dict` holds the buffers of the losses and of the weighting: all that a checkpoint
     has to keep of it. The ramps are functions of the progress.
     """
@@ -88,6 +91,7 @@ class Criterion(nn.Module):
         self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
         self.world = world or World(0, 1, torch.device("cpu"))
         self.factors = dict(self.ramps.weights)
+        self.compiled: Callable[..., Any] | None = None
 
     @classmethod
     def build(
@@ -205,6 +209,27 @@ class Criterion(nn.Module):
             matches,
             positives,
         )
+
+    def judge(
+        self, predictions: Predictions, matches: Matches, positives: Tensor, scale: Tensor
+    ) -> Judged:
+        """The terms, and what adds their gradient to the model's.
+
+        scale: () factor on the gradient, such as that of a `GradScaler`. Arguments else as those of
+        `forward`.
+        """
+        if self.compiled is None:
+            return judged_by_autograd(self, predictions, matches, positives, scale)
+        return judged_by(self.compiled, self, predictions, matches, positives, scale)
+
+    def compile_by(self, compile: Callable[[Any], Any]) -> bool:
+        """Lets `judge` use one compiled function for terms and gradient; whether it will.
+
+        A class loss that is no sum over anchors stays as it is.
+        """
+        if self.loss.separable:
+            self.compiled = compile(terms_and_gradients)
+        return self.loss.separable
 
     def class_terms(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
         """The terms of the class loss, neither weighted nor summed."""

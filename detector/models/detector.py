@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +20,17 @@ from detector.structures import Anchors, Batch, Predictions
 
 AnyCoder = BoxCoder | SideCoder
 
+Outputs = tuple[Tensor, Tensor, list[tuple[int, int]]]
+"""Logits (N, A, D), deltas (N, A, B), and height and width of the map of each level."""
+
 
 class Detector(nn.Module):
     """RetinaNet (Lin et al. 2017, arXiv 1708.02002) with class outputs of any layout."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    compiled: Callable[..., Outputs] | None = None
+    """What stands in for `outputs` in training; not in evaluation, whose modes it does not know."""
 
     def __init__(
         self, backbone: Backbone, fpn: Neck, head: Head, anchors: AnchorGenerator, coder: AnyCoder
@@ -40,12 +47,19 @@ class Detector(nn.Module):
 
     def forward(self, batch: Batch) -> Predictions:
         """What the model says, in training and evaluation alike."""
-        features = self.pyramid(self.normalize(batch.images, batch.sizes))
-        logits, deltas = self.head(features)
-        sizes = [(x.shape[-2], x.shape[-1]) for x in features]
+        if self.compiled is None or not self.training:
+            logits, deltas, sizes = self.outputs(batch.images, batch.sizes)
+        else:
+            logits, deltas, sizes = self.compiled(self, batch.images, batch.sizes)
         height, width = batch.images.shape[-2:]
         anchors = self.anchors(sizes, logits.device, (height, width))
         return Predictions(logits, deltas, anchors, self.coder)
+
+    def outputs(self, images: Tensor, sizes: Tensor) -> Outputs:
+        """All that is computed from pixels, as `normalize` takes them: tensors alone."""
+        features = self.pyramid(self.normalize(images, sizes))
+        logits, deltas = self.head(features)
+        return logits, deltas, [(x.shape[-2], x.shape[-1]) for x in features]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """The levels, finest first, of normalised images (N, 3, H, W)."""

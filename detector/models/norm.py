@@ -26,6 +26,8 @@ class GroupNorm(nn.GroupNorm):
         """(N, C, H, W) -> (N, C, H, W) of the type and order of memory of the input."""
         is_plain = input.is_contiguous()
         is_last = input.is_contiguous(memory_format=torch.channels_last)
+        if torch.compiler.is_compiling():  # which makes one pass of it and what surrounds it
+            return super().forward(input)
         if input.device.type != "cpu" or is_plain or not is_last or not torch.is_grad_enabled():
             return super().forward(input)
         return ChannelsLastGroupNorm.apply(  # type: ignore[return-value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from detector.models.anchors import AnchorGenerator
 from detector.models.detector import Detector, build_detector
 from detector.optim.ema import EMA
 from detector.optim.schedules import Schedule
+from detector.runtime.compiling import compiled, require_compiler
 from detector.runtime.distributed import World
 from detector.runtime.memory import out_of_memory
 from detector.runtime.precision import Precision, choose, prepare
@@ -141,7 +142,28 @@ def build(
         optimizer=optimizer.build(model),
         scaler=torch.amp.GradScaler(world.device.type, enabled=precision.needs_scaling),  # type: ignore[attr-defined]
     )
+    compile_parts(config, state, world)
     return setup, state
+
+
+def compile_parts(config: Config, state: State, world: World) -> None:
+    """Lets model and criterion compute by compiled functions in training, as the config says.
+
+    Neither changes its type, its parameters or their names, and averages of weights, evaluations
+    and exports go on as without. Raises ConfigError where there is nothing to compile with.
+    """
+    require_compiler(config.compile, world.device)
+    is_step = config.compile == "step"
+    compile = partial(compiled, with_cuda_graphs=is_step and world.device.type == "cuda")
+    if is_step or config.compile == "model":
+        state.model.compiled = compile(type(state.model).outputs)
+    if is_step or config.compile == "loss":
+        is_compiled = state.criterion.compile_by(compile)
+        if not is_compiled and world.is_main:
+            print(
+                f"compile: loss={config.loss.name} is no sum over anchors and stays as it is",
+                flush=True,
+            )
 
 
 def make_model(

@@ -284,6 +284,7 @@ def backward(
         sums.expected = expected_initial_loss(
             criterion, step, state.model.coder, setup.plain["prior"], sums.positives
         )
+    scale = state.scaler.scale(torch.ones((), device=world.device))
     for i, (batch, targets) in enumerate(micro):
         is_last = i + 1 == len(micro)
         with nullcontext() if is_last or world.size == 1 else wrapped.no_sync():  # type: ignore[operator]
@@ -292,12 +293,13 @@ def backward(
             with clock("match"):
                 matches = early[i] or criterion.match(predictions.anchors, targets, predictions)
             with clock("loss"):
-                terms = criterion(predictions, matches, sums.positives)
+                judged = criterion.judge(predictions, matches, sums.positives, scale)
             if record is not None:
+                terms = criterion(predictions, matches, sums.positives)
                 record.add(predictions, matches, terms)
             with clock("backward"), world.waits("the sum of the gradients"):
-                state.scaler.scale(torch.stack([*terms.values()]).sum()).backward()
-        add(sums.terms, {name: term.detach() for name, term in terms.items()})
+                judged.backward()
+        add(sums.terms, judged.terms)
         add(sums.statistics, criterion.statistics(predictions, matches))
     return sums
 
