@@ -140,6 +140,7 @@ class Config:
     precision: Precision = "auto"
     channels_last: bool = True
     compile: Compile = "off"
+    fold: bool = True
     sync_batchnorm: bool = False
     process_timeout: float = 600.0
     steps: int | None = None

@@ -179,7 +179,13 @@ def restore(saved: dict[str, Any], config: Config, path: str, device: torch.devi
     loss: ClassLoss = LOSSES.build(config.loss, len(saved["classes"]))
     layout = layout_of(loss, config.rating)
     model = build_detector(
-        config.backbone, config.model, layout, 0.01, neck=config.neck, pretrained=False
+        config.backbone,
+        config.model,
+        layout,
+        0.01,
+        neck=config.neck,
+        pretrained=False,
+        fold=config.fold,
     )
     try:
         model.load_state_dict(weights_to_evaluate(saved))

@@ -14,6 +14,7 @@ from detector.layouts import Layout
 from detector.models.anchors import AnchorGenerator
 from detector.models.backbones.base import Backbone, require_channels
 from detector.models.coder import BoxCoder, SideCoder, build_coder
+from detector.models.folding import fold_frozen_norms
 from detector.models.head import Head
 from detector.models.necks.base import Neck
 from detector.structures import Anchors, Batch, Predictions
@@ -99,10 +100,12 @@ def build_detector(
     *,
     neck: Plug = DEFAULT_NECK,
     pretrained: bool = True,
+    fold: bool = True,
 ) -> Detector:
     """The detector of a config, its class outputs beginning at the probability `prior`.
 
-    pretrained: False leaves the backbone's weights unread, for where a checkpoint follows.
+    pretrained: False leaves the backbone's weights unread, for where a checkpoint follows. fold:
+    frozen batch norms of the backbone are a part of its convolutions.
     Raises ConfigError.
     """
     body: Backbone = BACKBONES.build(backbone)
@@ -123,6 +126,8 @@ def build_detector(
     )
     # After the head: the order in which weights are drawn makes the numbers of a run.
     fpn: Neck = NECKS.build(neck, channels, model.fpn, levels)
+    if fold:
+        fold_frozen_norms(body, body if body.c2_channels is None else body.from_c2)
     return Detector(body, fpn, head, anchors, coder)
 
 

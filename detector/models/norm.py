@@ -104,13 +104,15 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm with constant statistics and constant scale and shift, in training as well.
 
     Its tensors have the names of `nn.BatchNorm2d`, so that the state dict of one fits.
-    is_affine_trained: scale and shift are parameters (mmdetection's `norm_eval`).
+    is_affine_trained: scale and shift are parameters (mmdetection's `norm_eval`). is_folded: the
+    convolution before it does its work already (`detector.models.folding`), so it passes its input.
     """
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    is_folded: bool = False
 
     def __init__(
         self, channels: int, eps: float = 1e-5, *, is_affine_trained: bool = False
@@ -127,8 +129,14 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W) of the type of `x`."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        if self.is_folded:
+            return x
+        scale, shift = self.factors()
         # In the type of x: float32 factors would turn bfloat16 activations into float32 ones.
         scale, shift = (t.to(x.dtype)[:, None, None] for t in (scale, shift))
         return torch.addcmul(shift, x, scale)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(C,) scale and (C,) shift: what it makes of x is scale * x + shift."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale

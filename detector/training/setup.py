@@ -177,7 +177,13 @@ def make_model(
     """The model on its device, with the weights that it starts from."""
     pretrained = config.weights is None
     model = build_detector(
-        config.backbone, config.model, layout, prior, neck=config.neck, pretrained=pretrained
+        config.backbone,
+        config.model,
+        layout,
+        prior,
+        neck=config.neck,
+        pretrained=pretrained,
+        fold=config.fold,
     )
     if config.weights is not None:
         loaded = start_from(config.weights, model, config, layout, classes)
