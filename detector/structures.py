@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -26,6 +27,9 @@ BACKGROUND = -1
 
 IGNORE = -2
 """Label of an anchor that must not change any result."""
+
+LEAST_CAPACITY = 8
+"""Places for objects that `Targets.with_capacity` makes at least."""
 
 T = TypeVar("T")
 
@@ -56,8 +60,16 @@ class cached(Generic[T]):
 
 
 def to_device(data: T, device: torch.device) -> T:
-    """A copy of a dataclass of tensors on `device`; other fields are kept as they are."""
-    return _with_tensors(data, lambda value: value.to(device, non_blocking=True))
+    """A copy of a dataclass of tensors on `device`; other fields are kept as they are.
+
+    `Targets` get a capacity where the device is none of the processor's: there a shape that was not
+    seen before costs more than places that stay empty.
+    """
+    moved = _with_tensors(data, lambda value: value.to(device, non_blocking=True))
+    # There, since what is padded here would no longer lie in memory that a GPU reads by itself.
+    if isinstance(moved, Targets) and device.type != "cpu":
+        return cast(T, moved.with_capacity())
+    return moved
 
 
 def _with_tensors(data: T, change: Callable[[Tensor], Tensor]) -> T:
@@ -165,6 +177,21 @@ class Targets:
             image_sizes=torch.tensor(image_sizes),
             image_ids=tuple(count if image_ids is None else image_ids),
             keys=torch.tensor([*(count if keys is None else keys)]),
+        )
+
+    def with_capacity(self) -> Targets:
+        """The same with places for 8, 16, 32, ... objects: a run then sees few shapes.
+
+        Memory that a GPU hands out by size is used again, and what is compiled for a shape, or
+        recorded, serves most steps.
+        """
+        count = self.labels.shape[1]
+        more = max(LEAST_CAPACITY, 1 << max(0, count - 1).bit_length()) - count
+        return replace(
+            self,
+            boxes=F.pad(self.boxes, (0, 0, 0, more)),
+            labels=F.pad(self.labels, (0, more), value=BACKGROUND),
+            crowd=F.pad(self.crowd, (0, more)),
         )
 
     def pin_memory(self) -> Targets:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from detector.config.registry import MATCHERS
+from detector.config.schema import Plug
 from detector.layouts import Sigmoid
 from detector.structures import (
     BACKGROUND,
@@ -116,3 +118,26 @@ def test_objects_of_several_images_are_packed_with_padding() -> None:
     none = Targets.pack(boxes[1:], labels[1:], image_sizes=[(1, 1)], image_ids=[7], keys=[9])
     assert none.boxes.shape == (1, 0, 4)
     assert (none.image_ids, none.keys.tolist()) == ((7,), [9])
+
+
+@pytest.mark.parametrize(
+    ("count", "capacity"), [(0, 8), (1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (1000, 1024)]
+)
+def test_places_for_objects_are_few_sizes_and_stay_empty(count: int, capacity: int) -> None:
+    targets = make_targets([count, 0], 5)
+    padded = targets.with_capacity()
+    assert padded.boxes.shape == (2, capacity, 4)
+    assert torch.equal(padded.boxes[:, :count], targets.boxes)
+    assert torch.equal(padded.labels[:, :count], targets.labels)
+    assert bool((padded.labels[:, count:] == BACKGROUND).all())
+    assert not bool(padded.crowd[:, count:].any())
+
+
+@pytest.mark.parametrize("name", MATCHERS.names)
+def test_empty_places_change_no_match(name: str) -> None:
+    matcher, anchors = MATCHERS.build(Plug(name, {})), make_anchors()
+    targets = make_targets([3, 0, 5], 5)
+    plain, padded = (matcher(anchors, t, None) for t in (targets, targets.with_capacity()))
+    assert torch.equal(plain.objects, padded.objects)
+    assert torch.equal(plain.labels, padded.labels)
+    assert torch.equal(plain.boxes, padded.boxes)

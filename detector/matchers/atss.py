@@ -9,9 +9,9 @@ from detector.boxes import center_size, iou
 from detector.config.registry import MATCHERS
 from detector.config.schema import require
 from detector.matchers.base import (
+    ImageTargets,
     Matcher,
     match_each,
-    may_be_matched,
     neutral_in_crowds,
     require_crowd_coverage,
 )
@@ -54,13 +54,13 @@ class ATSSMatcher(Matcher):
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
         locations = locations_of(anchors)
-        is_object = may_be_matched(targets)
 
-        def match_image(i: int) -> Tensor:
-            boxes, crowd = targets.boxes[i], targets.crowd[i]
-            near = nearest_anchors(boxes, locations, self.candidates)
-            objects = adaptive_match(anchors.boxes, boxes, is_object[i], near)
-            return neutral_in_crowds(objects, anchors.boxes, boxes, crowd, self.crowd_coverage)
+        def match_image(image: ImageTargets) -> Tensor:
+            near = nearest_anchors(image.boxes, locations, self.candidates)
+            objects = adaptive_match(anchors.boxes, image.boxes, image.is_object, near)
+            return neutral_in_crowds(
+                objects, anchors.boxes, image.boxes, image.crowd, self.crowd_coverage
+            )
 
         return match_each(anchors, targets, match_image, every_object=self.every_object)
 

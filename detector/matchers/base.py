@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -95,41 +95,62 @@ def match_images(
 
     every_object: as in `match_each`.
     """
-    is_object = may_be_matched(targets)
 
-    def match_image(i: int) -> Tensor:
-        boxes, crowd = targets.boxes[i], targets.crowd[i]
-        return threshold_match(anchors.boxes, boxes, is_object[i], crowd, thresholds)
+    def match_image(image: ImageTargets) -> Tensor:
+        return threshold_match(anchors.boxes, image.boxes, image.is_object, image.crowd, thresholds)
 
     return match_each(anchors, targets, match_image, every_object=every_object)
+
+
+class ImageTargets(NamedTuple):
+    """The M objects of one image: boxes (M, 4), labels (M,), is_object (M,) bool, neither padding
+    nor a crowd, and crowd (M,) bool."""
+
+    boxes: Tensor
+    labels: Tensor
+    is_object: Tensor
+    crowd: Tensor
 
 
 def match_each(
     anchors: Anchors,
     targets: Targets,
-    match_image: Callable[[int], Tensor],
-    *,
+    match_image: Callable[..., Tensor],
+    *said: Tensor,
     every_object: bool = False,
 ) -> Matches:
-    """`Matches` of every image by itself, so that memory is that of one.
+    """`Matches` of every image by itself.
 
-    match_image: (A,) indices into M, BACKGROUND or IGNORE for an image; not called without objects.
+    match_image: (A,) indices into M, BACKGROUND or IGNORE of `ImageTargets` and, of each tensor
+    (N, ...) in `said`, the entry of the image; not called without objects. On a GPU it is called
+    for as many images at once as MOST_PAIRS holds, by `torch.vmap`: launching its operators for
+    image after image takes longer than a training step. So it may ask for shapes, not for values.
     every_object: an object that is left without an anchor is given one, see `serve_every_object`.
     """
     num_images, num_objects = targets.labels.shape
     if num_objects == 0:
         shape = (num_images, len(anchors.boxes))
         objects = torch.full(shape, BACKGROUND, device=anchors.boxes.device)
+        return matches_from_objects(objects, anchors, targets)
+    is_object = may_be_matched(targets)
+    every = ImageTargets(targets.boxes, targets.labels, is_object, targets.crowd)
+    if is_at_once(anchors.boxes.device):
+        together = max(1, MOST_PAIRS // (num_objects * len(anchors.boxes)))
+        objects = torch.vmap(match_image, chunk_size=together)(every, *said)
     else:
-        rows = [match_image(i) for i in range(num_images)]
-        if every_object:
-            is_object = may_be_matched(targets)
-            rows = [
-                serve_every_object(row, anchors.boxes, targets.boxes[i], is_object[i])
-                for i, row in enumerate(rows)
-            ]
+        # A processor's cache holds the tables of one image.
+        own = zip(*every, *said, strict=True)
+        rows = [match_image(ImageTargets(*row[:4]), *row[4:]) for row in own]
         objects = torch.stack(rows)
+    if every_object:
+        served = zip(objects, targets.boxes, is_object, strict=True)
+        objects = torch.stack([serve_every_object(o, anchors.boxes, b, i) for o, b, i in served])
     return matches_from_objects(objects, anchors, targets)
+
+
+def is_at_once(device: torch.device) -> bool:
+    """Whether images are matched together: where the launch of an operator is what costs."""
+    return device.type != "cpu"
 
 
 def may_be_matched(targets: Targets) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,9 +12,9 @@ from detector.boxes import center_size, iou
 from detector.config.registry import MATCHERS
 from detector.config.schema import require
 from detector.matchers.base import (
+    ImageTargets,
     Matcher,
     match_each,
-    may_be_matched,
     neutral_in_crowds,
     require_crowd_coverage,
     slices,
@@ -77,43 +78,47 @@ class DynamicSoftMatcher(Matcher):
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
         shown, scores = what_is_said(anchors, targets, predictions)
-        is_object = may_be_matched(targets)
 
-        def match_image(i: int) -> Tensor:
-            boxes, crowd = targets.boxes[i], targets.crowd[i]
+        def match_image(image: ImageTargets, shown: Tensor, *scores: Tensor) -> Tensor:
+            boxes = image.boxes
             found: list[tuple[Tensor, Tensor, Tensor]] = []
             for _, part in slices(boxes, len(anchors.boxes)):
-                may_be = is_object[i, part, None] & contains(boxes[part], anchors.boxes)
-                overlap = torch.where(may_be, iou(shown[i], boxes[part, None]), 0)
-                cost = self.cost(i, targets.labels[i, part], boxes[part], overlap, anchors, scores)
+                may_be = image.is_object[part, None] & contains(boxes[part], anchors.boxes)
+                overlap = torch.where(may_be, iou(shown, boxes[part, None]), 0)
+                cost = self.cost(image.labels[part], boxes[part], overlap, anchors, scores)
                 is_fit = may_be & cost.isfinite()
                 found.append(self.cheapest(torch.where(is_fit, cost, torch.inf), overlap))
             cost, claims, near = (torch.cat(parts) for parts in zip(*found, strict=True))
             objects = best_claim(-cost, claims, near, len(anchors.boxes))
-            return neutral_in_crowds(objects, anchors.boxes, boxes, crowd, self.crowd_coverage)
+            return neutral_in_crowds(
+                objects, anchors.boxes, boxes, image.crowd, self.crowd_coverage
+            )
 
-        matches = match_each(anchors, targets, match_image, every_object=self.every_object)
+        said = [shown] if scores is None else [shown, scores]
+        matches = match_each(anchors, targets, match_image, *said, every_object=self.every_object)
         quality = torch.where(matches.foreground, iou(shown, matches.boxes), 0)
         return replace(matches, quality=quality.nan_to_num(0.0))
 
     def cost(
         self,
-        image: int,
         labels: Tensor,
         boxes: Tensor,
         overlap: Tensor,
         anchors: Anchors,
-        scores: Tensor | None,
+        scores: Sequence[Tensor],
     ) -> Tensor:
-        """(m, A) cost of each anchor for objects of these labels (m,) and boxes (m, 4)."""
+        """(m, A) cost of each anchor for objects of these labels (m,) and boxes (m, 4).
+
+        scores: the (A, K) of the image, or nothing.
+        """
         cost = -self.overlap_weight * overlap.clamp(min=LEAST).log()
         centers, _ = center_size(anchors.boxes)
         distance = squared_distance(center_size(boxes)[0], centers).sqrt() / anchors.strides
         # Beyond 30 strides the cost is a number still, and no candidate is dearer than that.
         cost = cost + 10.0 ** (distance - self.center_radius).clamp(max=30)
-        if scores is None:
+        if not scores:
             return cost
-        said, own = scores[image].to(cost.dtype), scores_of(scores, image, labels).to(cost.dtype)
+        said, own = scores[0].to(cost.dtype), scores_of(scores, labels).to(cost.dtype)
         # All classes as if they were not the object's, then its own: not a table (m, A, K).
         others = soft_label_cost(said, torch.zeros_like(said)).sum(-1)
         own_cost = soft_label_cost(own, overlap) - soft_label_cost(own, torch.zeros_like(own))

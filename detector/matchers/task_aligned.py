@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,9 +12,9 @@ from detector.boxes import center_size, iou
 from detector.config.registry import MATCHERS
 from detector.config.schema import require
 from detector.matchers.base import (
+    ImageTargets,
     Matcher,
     match_each,
-    may_be_matched,
     neutral_in_crowds,
     require_crowd_coverage,
     slices,
@@ -69,22 +70,24 @@ class TaskAlignedMatcher(Matcher):
         self, anchors: Anchors, targets: Targets, predictions: Predictions | None = None
     ) -> Matches:
         shown, scores = what_is_said(anchors, targets, predictions)
-        is_object = may_be_matched(targets)
 
-        def match_image(i: int) -> Tensor:
-            boxes, crowd = targets.boxes[i], targets.crowd[i]
+        def match_image(image: ImageTargets, shown: Tensor, *scores: Tensor) -> Tensor:
+            boxes = image.boxes
             found: list[tuple[Tensor, Tensor, Tensor]] = []
             for _, part in slices(boxes, len(anchors.boxes)):
-                overlap = iou(shown[i], boxes[part, None])
-                score = scores_of(scores, i, targets.labels[i, part])
-                may_be = is_object[i, part, None] & contains(boxes[part], anchors.boxes)
+                overlap = iou(shown, boxes[part, None])
+                score = scores_of(scores, image.labels[part])
+                may_be = image.is_object[part, None] & contains(boxes[part], anchors.boxes)
                 value = self.log_alignment(score, overlap)
                 found.append(self.candidates_of(torch.where(may_be, value, -torch.inf), overlap))
             value, overlap, near = (torch.cat(parts) for parts in zip(*found, strict=True))
             objects = best_claim(overlap, value > -torch.inf, near, len(anchors.boxes))
-            return neutral_in_crowds(objects, anchors.boxes, boxes, crowd, self.crowd_coverage)
+            return neutral_in_crowds(
+                objects, anchors.boxes, boxes, image.crowd, self.crowd_coverage
+            )
 
-        matches = match_each(anchors, targets, match_image, every_object=self.every_object)
+        said = [shown] if scores is None else [shown, scores]
+        matches = match_each(anchors, targets, match_image, *said, every_object=self.every_object)
         return replace(matches, quality=self.quality(matches, shown, scores))
 
     def log_alignment(self, score: Tensor, overlap: Tensor) -> Tensor:
@@ -131,11 +134,14 @@ def what_is_said(
     return predictions.boxes.detach().to(targets.boxes.dtype), predictions.scores
 
 
-def scores_of(scores: Tensor | None, image: int, labels: Tensor) -> Tensor:
-    """(m, A) scores of the classes `labels` (m,), or (m, 1) ones where no scores are known."""
-    if scores is None:
+def scores_of(scores: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """(m, A) scores of the classes `labels` (m,), or (m, 1) ones where no scores are known.
+
+    scores: the (A, K) of the image, or nothing.
+    """
+    if not scores:
         return torch.ones(len(labels), 1, device=labels.device)
-    return scores[image].T[labels.clamp(min=0)]
+    return scores[0].T[labels.clamp(min=0)]
 
 
 def contains(boxes: Tensor, anchors: Tensor) -> Tensor:

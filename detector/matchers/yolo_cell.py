@@ -9,6 +9,7 @@ from detector.boxes import area, center_size, iou
 from detector.config.registry import MATCHERS
 from detector.config.schema import require
 from detector.matchers.base import (
+    ImageTargets,
     Matcher,
     match_each,
     may_be_matched,
@@ -74,11 +75,12 @@ class YOLOCellMatcher(Matcher):
         fit = torch.where(is_object[..., None], fit, -torch.inf)
         objects = one_anchor_each(fit, near, area(targets.boxes), len(anchors.boxes))
 
-        def match_image(i: int) -> Tensor:
-            boxes, crowd = targets.boxes[i], targets.crowd[i]
-            return neutral_in_crowds(objects[i], anchors.boxes, boxes, crowd, self.crowd_coverage)
+        def match_image(image: ImageTargets, own: Tensor) -> Tensor:
+            return neutral_in_crowds(
+                own, anchors.boxes, image.boxes, image.crowd, self.crowd_coverage
+            )
 
-        return match_each(anchors, targets, match_image, every_object=self.every_object)
+        return match_each(anchors, targets, match_image, objects, every_object=self.every_object)
 
 
 def cells_of(boxes: Tensor, locations: Locations, canonical_size: float) -> Tensor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detector.config.registry import MATCHERS
 from detector.config.schema import Plug
 from detector.errors import ConfigError
+from detector.layouts import Sigmoid
 from detector.losses.focal import FocalLoss
 from detector.matchers import base
 from detector.matchers.base import Thresholds, match_images, matches_from_objects
@@ -235,6 +238,59 @@ def test_every_matcher_answers_for_every_anchor_of_every_image(name: str) -> Non
     assert matches.boxes.shape == (3, 60, 4)
     assert torch.equal(matches.objects >= 0, matches.foreground)
     assert bool((matches.labels < 5).all())
+
+
+class Counter(TorchDispatchMode):
+    """How many operators run."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings("error")  # torch warns where it falls back to a loop over the images
+@pytest.mark.parametrize("name", MATCHERS.names)
+@pytest.mark.parametrize("has_predictions", [False, True])
+def test_images_matched_together_are_matched_as_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch, name: str, has_predictions: bool
+) -> None:
+    matcher, anchors = MATCHERS.build(Plug(name, {})), make_anchors()
+    counts = [9, 0, 1, 5, 5, 2]
+    for seed in range(5):
+        targets = crowded(make_targets(counts, 5, seed=seed), [(0, 2), (3, 1)])
+        predictions = None
+        if has_predictions:
+            predictions = make_predictions(Sigmoid(5), anchors, len(counts), seed=seed)
+            scores = predictions.logits.detach().sigmoid()
+            predictions = replace(predictions, scores=scores)
+        alone = matcher(anchors, targets, predictions)
+        with monkeypatch.context() as patch:
+            patch.setattr(base, "is_at_once", lambda device: True)
+            whole = matcher(anchors, targets, predictions)
+            patch.setattr(base, "MOST_PAIRS", 2 * 9 * len(anchors.boxes))  # two images at a time
+            parts = matcher(anchors, targets, predictions)
+        for found in (whole, parts):
+            assert torch.equal(found.objects, alone.objects)
+            assert torch.equal(found.labels, alone.labels)
+            assert torch.equal(found.boxes, alone.boxes)
+            if alone.quality is not None:
+                assert found.quality is not None
+                assert torch.equal(found.quality, alone.quality)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "ssd", "atss", "task_aligned", "dynamic_soft"])
+def test_operators_do_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(base, "is_at_once", lambda device: True)
+    matcher, anchors = MATCHERS.build(Plug(name, {})), make_anchors()
+    counts = []
+    for num_images in (2, 20):
+        targets = make_targets([3] * num_images, 5)
+        with Counter() as counter:
+            matcher(anchors, targets, None)
+        counts.append(counter.count)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("force", MODES)
