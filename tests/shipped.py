@@ -10,6 +10,8 @@ from __future__ import annotations
 
 SHIPPED: dict[str, tuple[str, ...]] = {
     "loss": (
+        "alrp",
+        "ap",
         "balanced_cross_entropy",
         "cross_entropy",
         "distributional_ranking",
@@ -21,6 +23,7 @@ SHIPPED: dict[str, tuple[str, ...]] = {
         "ohem",
         "quality_focal",
         "random_sampling",
+        "rank_sort",
         "sample_dependent_focal",
         "softmax_cross_entropy",
         "softmax_focal",

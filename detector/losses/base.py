@@ -19,6 +19,7 @@ class ClassLoss(nn.Module, ABC):
         "images": the loss has taken its own mean within each image, so only images are counted.
     separable: the loss is a sum over anchors; ranking and histogram losses are not.
     selects: which background counts is decided by looking at all anchors (mining, sampling).
+    ranks: the term of an entry depends on the logits of others, whose gradient it gives them.
     asks_for_quality: the target of a positive is its quality, not 1.
 
     The options of a loss are the keyword-only arguments of its constructor.
@@ -28,6 +29,7 @@ class ClassLoss(nn.Module, ABC):
     normalizer: ClassVar[Literal["positives", "images"]] = "positives"
     separable: ClassVar[bool] = True
     selects: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
     asks_for_quality: ClassVar[bool] = False
 
     def __init__(self, num_classes: int) -> None:

@@ -97,7 +97,7 @@ def test_a_loss_from_elsewhere_is_drawn(
         (["panels=[]"], "panels: none given, at least one is needed"),
         (["formats=[pdf]"], "formats[0]: 'pdf' is not one of png, svg"),
         (["points=3"], "points: 3 given, at least 16 is needed"),
-        (["width=0.1"], "width: 0.1 given, at least 1 is needed"),
+        (["width=0.1"], "width: 0.1 given, at least 1 or null is needed"),
         (["figure=posterior", "losses=[ssd]"], "losses: ssd given, one with a posterior in "),
         (["plugins=[nowhere]"], "plugins: there is no module nowhere; "),
     ],

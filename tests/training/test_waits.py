@@ -32,6 +32,9 @@ WAITING = {
 BY_NMS = {"ohem"}
 """Losses that suppress neighbours while they mine, which no shape can foretell."""
 
+RANKED = {name for name in LOSSES.names if LOSSES.get(name).ranks}
+"""Losses whose tables are as large as the number of positives, which is asked for."""
+
 READS = ("tolist", "item", "__float__", "__int__", "__bool__", "numpy")
 
 
@@ -82,13 +85,22 @@ def counted(
     return counter.counts, reads
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES.names if name not in BY_NMS])
+@pytest.mark.parametrize("loss", sorted({*LOSSES.names} - BY_NMS - RANKED))
 def test_a_step_is_read_once_and_has_no_shape_that_depends_on_values(
     loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts, reads = counted(*steady(tmp_path, loss), monkeypatch)
     assert sum(counts.values()) > 500
     assert {name: n for name, n in counts.items() if name in WAITING} == {}
+    assert reads == {"tolist": 1}
+
+
+@pytest.mark.parametrize("loss", sorted(RANKED))
+def test_a_loss_that_ranks_asks_for_its_positives_and_for_nothing_else(
+    loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, reads = counted(*steady(tmp_path, loss), monkeypatch)
+    assert {name: n for name, n in counts.items() if name in WAITING} == {"aten::nonzero": 1}
     assert reads == {"tolist": 1}
 
 

@@ -7,8 +7,8 @@ softmax it is the difference of the logits of class and background. The predicte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ GREEK = {
 }
 
 
+Companion = Literal["positive", "background"]
+
+
 @dataclass(frozen=True)
 class Curve:
     """A loss over logits, each (P,) float64.
@@ -55,12 +58,13 @@ class Curve:
 class Probe:
     """A loss asked about an anchor that has an object (`truth`) or has none.
 
-    has_companion: the image holds a positive anchor too, without which this one would not count.
+    companion: another anchor of the image, without which this one would not count: one that has an
+    object, or one that has none.
     """
 
     loss: Any
     truth: bool
-    has_companion: bool
+    companion: Companion | None
 
     @property
     def layout(self) -> Layout:
@@ -73,7 +77,7 @@ class Probe:
         left out; so is the companion.
         """
         x = x.detach().double().requires_grad_()
-        predictions = _predictions(self.layout, x, self.has_companion)
+        predictions = _predictions(self.layout, x, self.companion)
         terms = self._terms(predictions, x, iou).values()
         loss, slope = torch.zeros_like(x), torch.zeros_like(x)
         for value, part in terms:
@@ -85,7 +89,7 @@ class Probe:
     def left_out(self) -> list[str]:
         """Names of the terms that do not depend on the logit and are not 0."""
         x = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
-        predictions = _predictions(self.layout, x, self.has_companion)
+        predictions = _predictions(self.layout, x, self.companion)
         terms = self._terms(predictions, x, 1.0).items()
         return [name for name, (value, slope) in terms if value.any() and not slope.any()]
 
@@ -93,9 +97,33 @@ class Probe:
         self, predictions: Predictions, x: Tensor, iou: float
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """(P,) value and slope of each term at the first anchor."""
-        terms = self.loss(predictions, _matches(predictions, self.truth, iou))
-        values = {name: _of_first_anchor(term) for name, term in terms.items()}
+        matches = _matches(predictions, self.truth, iou, self.companion)
+        if self.loss.ranks:
+            values = self._values_by_image(predictions, matches)
+        else:
+            terms = self.loss(predictions, matches)
+            values = {name: _of_first_anchor(term) for name, term in terms.items()}
         return {name: (value, _slope(value, x)) for name, value in values.items()}
+
+    def _values_by_image(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:
+        """(P,) of each term, each image ranked by itself; what is said of both its anchors."""
+        found: dict[str, list[Tensor]] = {}
+        for i in range(len(matches.labels)):
+            part = slice(i, i + 1)
+            targets = replace(matches.targets, boxes=matches.targets.boxes[part])
+            own = replace(
+                matches,
+                labels=matches.labels[part],
+                boxes=matches.boxes[part],
+                objects=matches.objects[part],
+                targets=targets,
+            )
+            logits, deltas = predictions.logits[part], predictions.deltas[part]
+            for name, term in self.loss(
+                replace(predictions, logits=logits, deltas=deltas), own
+            ).items():
+                found.setdefault(name, []).append(term.sum())
+        return {name: torch.stack(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -140,9 +168,11 @@ def _same(a: Probe | None, b: Probe | None, x: Tensor) -> bool:
 
 
 def _probe(loss: Any, *, truth: bool) -> Probe | None:
-    """How to ask: alone if the anchor counts so, else beside a positive, else None."""
-    for has_companion in (False, True):
-        probe = Probe(loss, truth, has_companion)
+    """How to ask: alone if the anchor counts so, else beside a positive, else beside background,
+    else None."""
+    companions: tuple[Companion | None, ...] = (None, "positive", "background")
+    for companion in companions:
+        probe = Probe(loss, truth, companion)
         if probe(torch.tensor([-1.0, 0.0, 1.0])).slope.any():
             return probe
     return None
@@ -167,9 +197,9 @@ def _varied(layout: Layout) -> int:
     return int(slope.argmax())
 
 
-def _predictions(layout: Layout, x: Tensor, has_companion: bool) -> Predictions:
+def _predictions(layout: Layout, x: Tensor, companion: Companion | None) -> Predictions:
     """One image for each logit; the anchor that is asked about comes first."""
-    num_anchors = 2 if has_companion else 1
+    num_anchors = 1 if companion is None else 2
     place = torch.zeros(num_anchors, layout.num_outputs, dtype=x.dtype)
     place[0, _varied(layout)] = 1
     boxes = torch.tensor([[0, 0, SIDE, SIDE], [500, 500, 500 + SIDE, 500 + SIDE]]).double()
@@ -178,11 +208,14 @@ def _predictions(layout: Layout, x: Tensor, has_companion: bool) -> Predictions:
     return Predictions(x[:, None, None] * place, deltas, anchors, _Coder())
 
 
-def _matches(predictions: Predictions, truth: bool, iou: float) -> Matches:
+def _matches(
+    predictions: Predictions, truth: bool, iou: float, companion: Companion | None
+) -> Matches:
     """The object of the first anchor is narrower than it: their IoU is `iou`."""
     num_images, num_anchors, _ = predictions.logits.shape
     label = 0 if truth else BACKGROUND
-    labels = torch.tensor([label, 0][:num_anchors]).expand(num_images, -1)
+    other = BACKGROUND if companion == "background" else 0
+    labels = torch.tensor([label, other][:num_anchors]).expand(num_images, -1)
     boxes = predictions.anchors.boxes.clone()
     if truth:
         boxes[0, 2] *= iou
@@ -227,12 +260,15 @@ def _notes(loss: Any, yes: Probe | None, no: Probe | None) -> list[str]:
     for probe, value in ((yes, 1), (no, 0)):
         if probe is None:
             notes.append(f"no curve for y = {value}: a single anchor never counts")
-        elif probe.has_companion:
-            notes.append(f"y = {value} is drawn beside a positive, without which it does not count")
+        elif probe.companion is not None:
+            beside = "a positive" if probe.companion == "positive" else "background"
+            notes.append(f"y = {value} is drawn beside {beside}, without which it does not count")
         if probe is not None and (names := probe.left_out()):
             listed = ", ".join(names)
             notes.append(f"y = {value} is drawn without {listed}, which has logits of its own")
-    if not loss.separable:
+    if loss.ranks:
+        notes.append("the other anchor's logit is 0; among others the curve differs")
+    elif not loss.separable:
         notes.append("the anchor is the only one of its image; among others the curve differs")
     elif loss.normalizer == "images":
         notes.append("the anchor is one that was picked, and the only one")
