@@ -7,7 +7,7 @@ INSTALLED_DEV := .venv/.installed-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help train losses every-loss compare quick test slow guarantees check tensorboard clean
+.PHONY: help train losses every-loss compare quick test slow guarantees outsider check tensorboard clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."] [PYTHON=/path/to/python3.11]'
@@ -48,6 +48,9 @@ slow: $(INSTALLED_DEV) ## every test there is, every cell of every matrix
 
 guarantees: $(INSTALLED_DEV) ## make the figures of docs/guarantees.md (20 minutes); ARGS name cases
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.guarantees $(ARGS)
+
+outsider: $(INSTALLED_DEV) ## faults put in from outside, 2,000 of them random (an hour); ARGS name rows
+	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.outsider $(ARGS)
 
 check: $(INSTALLED_DEV) ## lint, format, types and tests
 	scripts/check.sh

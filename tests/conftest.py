@@ -20,7 +20,7 @@ LONG = (
     "runs/test_launch", "runtime/test_signals", "studies", "test_configs", "test_docs",
     "test_equal_runs", "test_face", "test_plugins", "test_promise", "test_scripts", "test_tools",
     "test_wheel", "training", "criterion/test_initial_loss", "data/test_loader_workers", "test_cli",
-    "convert", "plots", "analysis/test_known_posterior",
+    "convert", "plots", "analysis/test_known_posterior", "outsider",
 )  # fmt: skip
 """Beginnings of the files whose tests train, start processes or draw: marked `long`."""
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements.txt"
@@ -81,6 +82,15 @@ class TestLimits:
     def test_nothing_shipped_runs_code_from_a_file(self, file: Path) -> None:
         """A checkpoint and a config are data; see `detector.config.registry`."""
         assert unsafe_calls(file.read_text()) == []
+
+    def test_what_listens_listens_on_this_machine_alone(self) -> None:
+        """TensorBoard and the service know no password."""
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.findall(r"tensorboard\.main(.*?)--logdir", makefile) == [" --host 127.0.0.1 "]
+        served = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
+        assert served["host"] == "127.0.0.1"
+        pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("Dockerfile*")]
+        assert not [page for page in pages if "bind_all" in page.read_text()]
 
 
 UNSAFE = (

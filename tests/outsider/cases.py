@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from detector.runs import checkpoint
 from tests.commands import ROOT
 from tests.guarantees.page import Case
 from tests.training.test_side_files import DAMAGES, SIDE_FILES
-from tests.training.tiny import SMALL, started
+from tests.training.tiny import small, started
 
 LIMIT = 150.0
 """Seconds after which a process that has not ended counts as hanging."""
@@ -57,6 +59,13 @@ class Ended:
 
     def says(self, words: str) -> bool:
         return re.search(words, self.err or "") is not None
+
+    def told(self, words: str) -> bool:
+        """Whether one line says so; what says it otherwise is printed."""
+        is_told = self.is_one_line and self.says(words)
+        if not is_told:
+            print(f"exit {self.code}, looked for {words!r}: {self.err}", flush=True)
+        return is_told
 
 
 def run(folder: Path, *words: str, **options: Any) -> Ended:
@@ -154,8 +163,8 @@ def signals(folder: Path) -> str:
         os.killpg(process.pid, getattr(signal, name))
         end = Ended(process)
         said = status(mine)
-        is_saved = step_of(mine) == said["step"] >= 3 and end.says("resume=auto goes on")
-        fits.append(end.code == said["exit_code"] == 75 and is_saved and end.is_one_line)
+        is_saved = step_of(mine) == said["step"] >= 3 and end.told("resume=auto goes on")
+        fits.append(end.code == said["exit_code"] == 75 and is_saved)
         seconds.append(end.seconds)
     return f"{share(fits)} saved the step at hand, at most {max(seconds):.1f} s after the signal"
 
@@ -182,12 +191,12 @@ def twice(folder: Path) -> str:
 def early(folder: Path) -> str:
     fits = []
     for i in range(12):
-        process = started(folder / str(i), *LONG)
+        words = small(*LONG, f"output_dir={folder / str(i)}")
+        process = command(folder, "train", *words)
         time.sleep(0.4 + 0.35 * i)
         process.send_signal(signal.SIGINT)
         end = Ended(process)
-        is_early = end.code == 130 and end.err == "stopped by Ctrl-C\n"
-        fits.append(is_early or (end.code == 75 and end.is_one_line))
+        fits.append(end.code in (130, 75) and end.told("stopped by Ctrl-C"))
     return f"{share(fits)}: one line, exit 130, or 75 once there was a step"
 
 
@@ -209,7 +218,7 @@ def frozen(folder: Path) -> str:
     end = Ended(process)
     return (
         f"ended {end.seconds:.1f} s after it (timeout 5 s), exit {end.code}, one line that names "
-        f"images: {end.is_one_line and end.says('loading image ids')}"
+        f"images: {end.told('loading image ids')}"
     )
 
 
@@ -221,7 +230,7 @@ def files(folder: Path) -> str:
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
         end = run(folder / str(limit), *LONG, "loader.num_workers=2", preexec_fn=few)
-        told = end.is_one_line and end.says("too many open files")
+        told = end.told("too many open files")
         parts.append(
             f"{limit} files: exit {end.code} {end.seconds:.0f} s after the start, told: {told}"
         )
@@ -230,7 +239,7 @@ def files(folder: Path) -> str:
 
 def in_mount(folder: Path, mount: str, at: Path, *words: str) -> Ended:
     """A run that sees a file system of its own at a folder. Needs root, or user namespaces."""
-    command = [*TRAIN, *SMALL, *words]
+    command = [*TRAIN, *small(*words)]
     shell = f'mount -t tmpfs {mount} tmpfs {at} && exec "$0" "$@"'
     process = subprocess.Popen(
         ["unshare", "-rm", "sh", "-c", shell, *command],
@@ -248,7 +257,7 @@ def shared_memory(folder: Path) -> str:
     for size in ("40k", "200k"):
         words = (f"output_dir={folder / size}", *LONG, "loader.num_workers=2")
         end = in_mount(folder, f"-o size={size}", Path("/dev/shm"), *words)
-        told = end.is_one_line and end.says("/dev/shm has")
+        told = end.told("/dev/shm has")
         parts.append(f"{size}B: exit {end.code} {end.seconds:.0f} s after the start, told: {told}")
     return "; ".join(parts)
 
@@ -265,7 +274,7 @@ def full_disk(folder: Path) -> str:
     # What lies there is gone with the mount: the shell looks before it ends.
     shell = f'mount -t tmpfs -o size={int(1.6 * size)} tmpfs {disk} && "$0" "$@"; c=$?; '
     shell += f"cp {disk}/run/checkpoints/last.pt {kept}; exit $c"
-    command = ["unshare", "-rm", "sh", "-c", shell, *TRAIN, *SMALL, *words]
+    command = ["unshare", "-rm", "sh", "-c", shell, *TRAIN, *small(*words)]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -290,7 +299,7 @@ def memory(folder: Path) -> str:
     model = run(folder / "model", "model.head.channels=30000", preexec_fn=little)
     large = ("data.image_size=640", "augment.max_size=640", "data.num_val=64", "batch_size=1")
     scored = run(folder / "scored", *large, "evaluation.images_per_group=64", preexec_fn=little)
-    told = [model.says("model.fpn.channels"), scored.says("evaluation.images_per_group=32")]
+    told = [model.told("model.fpn.channels"), scored.told("evaluation.images_per_group=32")]
     return f"exit {model.code} and {scored.code}; key named: {told[0]} and {told[1]}"
 
 
@@ -299,7 +308,7 @@ def silent(folder: Path) -> str:
     code = "from detector.cli.train import main; main()"
     (folder / "main.py").write_text(code)
     command = [str(ROOT / "scripts" / "launch.sh"), "--standalone", "--nproc-per-node", "2"]
-    words = [*SMALL, *LONG, f"output_dir={folder / 'run'}", "process_timeout=8", "batch_size=4"]
+    words = small(*LONG, f"output_dir={folder / 'run'}", "process_timeout=8", "batch_size=4")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
     process = subprocess.Popen(
@@ -332,22 +341,22 @@ def no_files(folder: Path) -> str:
     (folder / "folder").mkdir()
     (folder / "loop").symlink_to("loop")
     (folder / "text").write_text("{")
+    (folder / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "images" / "a.png")
     commands = (
         ("evaluate", "checkpoint={}"),
         ("evaluate", "detections={} annotations={}"),
-        ("predict", "checkpoint={} images=folder"),
+        ("predict", "checkpoint={} source=images"),
         ("calibrate", "checkpoint={} output=c.pt"),
         ("table", "folder={}"),
         ("replay", "folder={}"),
     )
-    ends = [
-        Ended(command(folder, name, *words.format(*[file] * 2).split()))
-        for name, words in commands
-        for file in ("fifo", "folder", "loop", "text")
-    ]
-    return (
-        f"{share([end.code in (2, 3) and end.is_one_line for end in ends])}: one line, exit 2 or 3"
-    )
+    fits = []
+    for name, words in commands:
+        for file in ("fifo", "folder", "loop", "text"):
+            end = Ended(command(folder, name, *words.format(*[file] * 2).split()))
+            fits.append(end.code in (2, 3) and end.told(rf"\b{file}\b"))
+    return f"{share(fits)}: one line that names it, exit 2 or 3"
 
 
 def command(folder: Path, name: str, *words: str) -> subprocess.Popen[str]:
@@ -363,8 +372,6 @@ def command(folder: Path, name: str, *words: str) -> subprocess.Popen[str]:
 
 def outside(folder: Path) -> str:
     """Names of images that lead out of the folder of `images=`."""
-    from PIL import Image
-
     images = folder / "images"
     images.mkdir()
     Image.new("RGB", (64, 64), (255, 0, 255)).save(folder / "secret.png")

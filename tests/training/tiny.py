@@ -101,6 +101,12 @@ SMALL = (
 """A run of seconds as overrides of the command."""
 
 
+def small(*overrides: str) -> list[str]:
+    """The words of a run of seconds, with others in place of those of the same key."""
+    given = {word.partition("=")[0] for word in overrides}
+    return [*(word for word in SMALL if word.partition("=")[0] not in given), *overrides]
+
+
 def started(
     folder: Path, *overrides: str, before: str = "", **options: Any
 ) -> subprocess.Popen[str]:
@@ -109,7 +115,7 @@ def started(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n"
         "from detector.cli.train import main\nmain()"
     )
-    command = [sys.executable, "-c", code, *SMALL, f"output_dir={folder}", *overrides]
+    command = [sys.executable, "-c", code, f"output_dir={folder}", *small(*overrides)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=folder.parent, env=environment, **(pipes | options))
