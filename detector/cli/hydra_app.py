@@ -68,7 +68,8 @@ def say_loading() -> None:
     """A word on a terminal before configs and libraries are loaded, which takes seconds; the next
     line takes its place. None where something is asked for by a flag."""
     is_asked = any(word.startswith("-") for word in sys.argv[1:])
-    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0" and not is_asked:
+    is_shown = sys.stderr is not None and sys.stderr.isatty()  # None where it was closed
+    if is_shown and os.environ.get("RANK", "0") == "0" and not is_asked:
         print("\rloading PyTorch ...", end="\r", file=sys.stderr, flush=True)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from detector.cli.hydra_app import answered
+from detector.cli.hydra_app import answered, say_loading
 from tests.commands import Command, script
 
 
@@ -75,6 +75,14 @@ def test_what_a_full_disk_did_not_take_is_told_by_the_exit_code(
                 found = error.code
         assert found == code
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_a_command_that_was_started_without_standard_error_begins_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    say_loading()
 
 
 MALFORMED = {

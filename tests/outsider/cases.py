@@ -137,7 +137,8 @@ def newer(folder: Path) -> str:
 
 
 def streams(folder: Path) -> str:
-    """Standard output is closed by its reader, was never there, or is a full device."""
+    """Standard output is closed by its reader, was never there, or is a full device; or standard
+    error was never there."""
     words = ["steps=4", "save_every=2"]
     ends: dict[str, Ended] = {}
     with open("/dev/full", "w") as full:
@@ -149,8 +150,11 @@ def streams(folder: Path) -> str:
     process.stdout = None
     ends["closed"] = Ended(process)
     ends["none"] = run(folder / "none", *words, stdout=None, preexec_fn=lambda: os.close(1))
+    ends["no errors"] = run(
+        folder / "no errors", *words, stderr=None, preexec_fn=lambda: os.close(2)
+    )
     fits = [end.code == 0 and step_of(folder / name) == 4 for name, end in ends.items()]
-    warnings = [len(end.err.splitlines()) for end in ends.values()]
+    warnings = [len((end.err or "").splitlines()) for end in ends.values()]
     return f"{share(fits)} trained to the end; lines said of it: {', '.join(map(str, warnings))}"
 
 
@@ -413,7 +417,8 @@ CASES: dict[str, Case] = {
     ),
     "newer": Case("last.pt of a format that comes later, then resume=auto", newer),
     "streams": Case(
-        "standard output on a full device, closed by its reader after a line, not there", streams
+        "standard output on a full device, closed by its reader, not there; no standard error",
+        streams,
     ),
     "signals": Case("SIGINT, SIGHUP, SIGTERM, SIGUSR1 to a run and its loader process", signals),
     "twice": Case("Ctrl-C twice while the run waits", twice),

@@ -244,7 +244,8 @@ def judge(folder: Path, fault: Fault, outcome: Outcome, before: dict[str, Any], 
 
 
 def newest_of_run(folder: Path) -> int:
-    steps = [-1]
+    """The step of the newest whole checkpoint of the run in `out`; 0 before the first."""
+    steps = [0]
     for path in (folder / "out" / "checkpoints").glob("*.pt"):
         with suppress(UserError):
             steps.append(checkpoint.load(path)["step"])

@@ -34,6 +34,7 @@ def become(job: dict[str, Any]) -> None:
         path = job.get(name) or os.devnull
         if path == CLOSED:
             os.close(number)
+            setattr(sys, name, None)  # as Python does where it starts without it
             continue
         opened = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(opened, number)
@@ -42,7 +43,8 @@ def become(job: dict[str, Any]) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
     encoding = job.get("encoding", "utf-8")
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+        if stream is not None:
+            stream.reconfigure(encoding=encoding)  # type: ignore[union-attr]
     sys.argv = [f"detector {job['command']}", *job["words"]]
 
 
