@@ -58,6 +58,14 @@ class TestLock:
         assert "+" not in pinned()["torch"]
 
 
+def test_actions_of_others_are_those_of_a_commit() -> None:
+    """A tag can be moved by whoever owns it."""
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        uses = re.findall(r"uses: (.*)", file.read_text())
+        assert uses
+        assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", use) for use in uses)
+
+
 class TestRanges:
     def test_torch_and_torchvision_have_a_floor_and_no_cap(self) -> None:
         torches = [line for line in project()["dependencies"] if line.startswith("torch")]

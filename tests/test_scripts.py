@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -136,55 +138,93 @@ log "$(basename "$0") $*"
 
 
 class TestDownloadOfCoco:
-    """With a small archive for `curl` to copy. It cannot meet the real sums, so where it shall,
-    `md5sum` agrees to everything.
-    """
+    """With a small archive for `curl` to copy, and its size and sum in a copy of the script."""
 
     ARCHIVES = ("annotations_trainval2017.zip", "val2017.zip", "train2017.zip")
     SCRIPT = SCRIPTS / "download_coco.sh"
 
     @pytest.fixture(autouse=True)
-    def small_archives(self, commands: Commands, tmp_path: Path) -> None:
-        archive = tmp_path / "small.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("content.txt", "x")
-        copy = f'while [ "$1" != --output ]; do shift; done; cp {archive} "$2"'
+    def curl(self, commands: Commands, tmp_path: Path) -> None:
+        copy = f'while [ "$1" != --output ]; do shift; done; cp {tmp_path}/small.zip "$2"'
         commands.add("curl", f'log "curl ${{@: -1}}"\n{copy}')
-        commands.add("unzip", 'log "unzip ${@: -3:1}"')
+        with zipfile.ZipFile(tmp_path / "small.zip", "w") as file:
+            file.writestr("val2017/content.txt", "x")
 
-    def test_unpacks_nothing_whose_checksum_is_wrong(
-        self, commands: Commands, tmp_path: Path
+    def of_small_archives(self, tmp_path: Path) -> Path:
+        """The script, for archives that all are `small.zip`."""
+        content = (tmp_path / "small.zip").read_bytes()
+        expected = f"{len(content)} \\\n    {hashlib.sha256(content).hexdigest()}"
+        text, replaced = re.subn(
+            r"\d+ \\\n    [0-9a-f]{64}", lambda _: expected, self.SCRIPT.read_text()
+        )
+        assert replaced == 3
+        script = tmp_path / "download.sh"
+        script.write_text(text)
+        return script
+
+    @pytest.mark.parametrize("what", ["size", "sum"])
+    def test_unpacks_nothing_whose_size_or_checksum_is_wrong(
+        self, commands: Commands, tmp_path: Path, what: str
     ) -> None:
-        result = commands.run(self.SCRIPT, tmp_path / "coco")
+        script = self.of_small_archives(tmp_path)
+        content = (tmp_path / "small.zip").read_bytes()
+        wrong = content + b"x" if what == "size" else content[:-1] + b"x"
+        (tmp_path / "small.zip").write_bytes(wrong)
+        result = commands.run(script, tmp_path / "coco")
         assert result.returncode == 3
-        assert "annotations_trainval2017.zip: the checksum is not f4bbac64" in result.stderr
+        assert "annotations_trainval2017.zip: it has not" in result.stderr
         assert [call.split()[0] for call in commands.calls()] == ["curl"]
+        assert not (tmp_path / "coco" / "val2017").exists()
 
     def test_unpacks_what_is_right_and_does_nothing_the_second_time(
         self, commands: Commands, tmp_path: Path
     ) -> None:
-        root = tmp_path / "coco"
-        commands.add("md5sum", "exit 0")
-        assert commands.run(self.SCRIPT, root).returncode == 0
-        unpacked = [call for call in commands.calls() if call.startswith("unzip")]
-        assert unpacked == [f"unzip {root / name}" for name in self.ARCHIVES]
+        root, script = tmp_path / "coco", self.of_small_archives(tmp_path)
+        result = commands.run(script, root)
+        assert result.returncode == 0, result.stderr
+        assert (root / "val2017" / "content.txt").read_text() == "x"
         assert not list(root.glob("*.zip"))
-        assert commands.run(self.SCRIPT, root).returncode == 0
-        assert len(commands.calls()) == 6
+        assert commands.run(script, root).returncode == 0
+        assert len(commands.calls()) == 3
 
     def test_an_archive_that_is_right_already_is_not_fetched(
         self, commands: Commands, tmp_path: Path
     ) -> None:
-        commands.add("md5sum", "exit 0")
-        (tmp_path / self.ARCHIVES[1]).touch()
-        commands.run(self.SCRIPT, tmp_path)
-        fetched = [Path(call).name for call in commands.calls() if call.startswith("curl")]
+        root, script = tmp_path / "coco", self.of_small_archives(tmp_path)
+        root.mkdir()
+        shutil.copy(tmp_path / "small.zip", root / self.ARCHIVES[1])
+        commands.run(script, root)
+        fetched = [Path(call).name for call in commands.calls()]
         assert fetched == [self.ARCHIVES[0], self.ARCHIVES[2]]
 
+    @pytest.mark.parametrize("kind", ["parent", "absolute", "link", "many", "large"])
+    def test_an_archive_that_leads_out_or_is_too_much_is_not_unpacked(
+        self, commands: Commands, tmp_path: Path, kind: str
+    ) -> None:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        entries: dict[str, list[tuple[str | zipfile.ZipInfo, str]]] = {
+            "parent": [("../out.txt", "x")],
+            "absolute": [("/out.txt", "x")],
+            "link": [(link, "/etc")],
+            "many": [(f"{i}.txt", "") for i in range(21)],
+            "large": [("a.txt", "x")],
+        }
+        with zipfile.ZipFile(tmp_path / "small.zip", "w") as file:
+            for name, text in entries[kind]:
+                file.writestr(name, text)
+        script = self.of_small_archives(tmp_path)
+        if kind == "large":
+            script.write_text(script.read_text().replace(" 2000000000 ", " 0 "))
+        result = commands.run(script, tmp_path / "coco")
+        assert result.returncode == 3
+        said = "are unpacked" if kind in ("many", "large") else "leads out of the folder"
+        assert said in result.stderr
+        assert [path.name for path in (tmp_path / "coco").iterdir()] == [self.ARCHIVES[0]]
+
     def test_asks_for_archives_by_https_only(self, commands: Commands, tmp_path: Path) -> None:
-        commands.add("md5sum", "exit 0")
-        commands.run(self.SCRIPT, tmp_path / "coco")
-        fetched = [call for call in commands.calls() if call.startswith("curl")]
+        commands.run(self.of_small_archives(tmp_path), tmp_path / "coco")
+        fetched = commands.calls()
         assert len(fetched) == 3
         assert all(call.startswith("curl https://") for call in fetched)
 
