@@ -15,11 +15,14 @@ from detector.data.loader import EvaluationItems, collate
 from detector.data.readers.base import Dataset
 from detector.data.transforms import Augmentation
 from detector.data.workers import PREFETCH, SHARED_MEMORY, shared_memory
-from detector.errors import OutOfMemory
+from detector.errors import ConfigError, OutOfMemory
 from detector.structures import BACKGROUND, MicroBatches
 
 REFUSALS = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory")
 """What torch says on a CPU, and CUDA's libraries on their own account, in a plain RuntimeError."""
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""How torch refuses to train a batch norm on one value, whose deviation is 0."""
 
 
 def peak_gigabytes(device: torch.device) -> float:
@@ -40,9 +43,25 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained(step: int, micro: MicroBatches) -> Iterator[None]:
-    """Turns an allocation that fails inside the block into OutOfMemory, which says what to do."""
-    with out_of_memory(lambda: in_words(step, micro)):
-        yield
+    """Turns an allocation that fails inside the block into OutOfMemory, which says what to do; and
+    the refusal of a batch norm that has one value per channel into ConfigError."""
+    try:
+        with out_of_memory(lambda: in_words(step, micro)):
+            yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise ConfigError(one_value_in_words(step, micro)) from error
+
+
+def one_value_in_words(step: int, micro: MicroBatches) -> str:
+    """What a live batch norm lacks, and the keys that give it."""
+    num_images, _, height, width = micro[0][0].images.shape
+    return (
+        f"step {step}: a live batch norm has one value per channel, the only cell of the coarsest "
+        f"map of {num_images} image of {height} x {width}; a micro_batch of 2 or more, larger "
+        "images, or norm=group (backbone.norm, neck.norm, model.head.norm) is needed"
+    )
 
 
 @contextmanager

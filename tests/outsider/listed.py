@@ -277,7 +277,7 @@ def counted(name: str) -> Callable[[Path], str]:
     def figure(folder: Path) -> str:
         tests = [str(ROOT / "tests" / test) for test in LISTED[name][1]]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *tests],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             capture_output=True,

@@ -13,6 +13,7 @@ import torch
 
 from detector.config import from_plain
 from detector.errors import ConfigError, DataError, DivergedError, OutOfMemory
+from detector.inference.predictor import Predictor
 from detector.runs.checkpoint import load
 from detector.runtime import memory
 from detector.runtime.distributed import World
@@ -151,7 +152,36 @@ def test_a_single_image_too_large_wants_a_smaller_one(tmp_path: Path, inject: In
         go(tiny(tmp_path / "run", micro_batch=1))
 
 
+@pytest.mark.parametrize(("number", "key"), [(2, r"\.images_per_group=1"), (1, r"\.max_size")])
+def test_an_evaluation_without_memory_names_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, key: str
+) -> None:
+    # What torch's allocator says: a run under a limit of the system is in tests/outsider.
+    def refuse(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(Predictor, "detect", refuse)
+    plain = tiny(tmp_path / "run", steps=1, evaluation={"images_per_group": number})
+    with pytest.raises(OutOfMemory, match=key):
+        go(plain)
+    assert load(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 1
+
+
+def test_a_live_batch_norm_of_one_value_names_what_gives_it_more(tmp_path: Path) -> None:
+    small = {"num_train": 2, "num_val": 1, "image_size": 32, "max_size": 16}
+    plain = tiny(tmp_path / "run", steps=1, batch_size=1)
+    plain["data"] |= small
+    plain["backbone"] |= {"norm": "batch"}
+    with pytest.raises(
+        ConfigError, match=r"one value per channel.* 1 image of 32 x 32; a micro_ba"
+    ):
+        go(plain)
+    go(plain | {"output_dir": str(tmp_path / "two"), "batch_size": 2})
+
+
 def test_other_errors_are_left_as_they_are() -> None:
+    with pytest.raises(ValueError, match="channels"), memory.explained(1, []):
+        raise ValueError("channels do not fit")
     with pytest.raises(RuntimeError, match="shapes"), memory.explained(1, []):
         raise RuntimeError("shapes do not fit")
 

@@ -49,8 +49,8 @@ class CocoReader(FolderReader):
         root: str,
         train_annotations: str = "annotations/instances_train2017.json",
         train_images: str = "train2017",
-        val_annotations: str = "annotations/instances_val2017.json",
-        val_images: str = "val2017",
+        val_annotations: str | None = "annotations/instances_val2017.json",
+        val_images: str | None = "val2017",
         test_annotations: str | None = None,
         test_images: str | None = None,
         boxes: Boxes = "sides",
@@ -78,7 +78,8 @@ class CocoReader(FolderReader):
             raise DataError(f"data.{split}_annotations={file}: there is no such file")
         images = required(f"{split}_images", self.images[split])
         folder = require_folder(self.root / images, f"data.{split}_images")
-        other = self.root / str(self.annotations["val" if split == "train" else "train"])
+        name = self.annotations["val" if split == "train" else "train"]
+        other = None if name is None else self.root / name
         annotations = read_coco(
             file, self.handling, folder, other, boxes=self.boxes, limit=self.limits[split]
         )
@@ -87,7 +88,8 @@ class CocoReader(FolderReader):
 
 def required(key: str, value: str | None) -> str:
     """The name of a file or folder. Raises ConfigError where the config names none."""
-    require(value is not None, f"data.{key}: has to be given to read that split")
+    way = "; data.val_share=0.2 draws it from train" if key.startswith("val_") else ""
+    require(value is not None, f"data.{key}: has to be given to read that split{way}")
     assert value is not None
     return value
 

@@ -75,6 +75,15 @@ def test_repeated_annotation_ids_and_the_id_0_are_fine(tmp_path: Path) -> None:
     assert read_coco(write_json(tmp_path, value)).ids.tolist() == [0, 0, 0]
 
 
+def test_who_has_no_val_split_is_told_how_one_is_drawn(tmp_path: Path) -> None:
+    options: dict[str, Any] = write_coco_set(tmp_path)
+    options |= {"val_annotations": None, "val_images": None}
+    with pytest.raises(ConfigError, match=r"val_annotations: .*; data\.val_share=0\.2 draws it"):
+        read(options, "val")
+    options |= {"val_share": 0.34}
+    assert len(read(options)) + len(read(options, "val")) == 3
+
+
 def test_a_limit_takes_the_first_images_by_id(tmp_path: Path) -> None:
     options: dict[str, Any] = write_coco_set(tmp_path)
     dataset = read(options | {"limit_train": 2})
