@@ -19,16 +19,19 @@ def export(path: str, output: str, *, overwrite: bool = False) -> Path:
     Raises ConfigError for a file that is no checkpoint, one that is already there, or a name that
     does not end in `.safetensors`.
     """
-    try:
-        from safetensors.torch import save
-    except ImportError:
-        raise ConfigError("safetensors is needed: pip install safetensors") from None
     target = Path(output)
     if target.suffix != ".safetensors":
         raise ConfigError(
             f"output: {output} given, a name that ends in .onnx, .xml, .pt2 or .safetensors is "
             "needed"
         )
+    try:  # after the name, which may be wrong where the library is not needed at all
+        from safetensors.torch import save
+    except ImportError:
+        raise ConfigError(
+            "output: safetensors is needed for it: pip install safetensors; .pt2 needs no other "
+            "library, .onnx needs pip install 'dense-detector[onnx]'"
+        ) from None
     if target.exists() and not overwrite:
         raise ConfigError(f"output: {output} is already there; overwrite=true replaces it")
     saved = checkpoint.load(path)

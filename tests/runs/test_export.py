@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def test_a_file_that_is_there_and_a_name_of_another_kind_are_refused(
     )
     outcome = command("export", f"checkpoint={last}", "output=a.safetensors", "overwrite=true")
     assert outcome.code == 0
+
+
+def test_a_name_of_another_kind_is_refused_before_a_library_is_asked_for(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("safetensors", "safetensors.torch"):
+        monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
+    said = command("export", "checkpoint=last.pt", "output=m.foo").message
+    assert said.startswith("output: m.foo given, a name that ends in .onnx, .xml, .pt2 or")
+    said = command("export", "checkpoint=last.pt", "output=m.safetensors").message
+    assert "pip install safetensors" in said
