@@ -224,7 +224,7 @@ def meaning_of(path: str | Path, predictor: Predictor, options: ExportOptions) -
     own = None if stored is None else stored["calibrator"]
     require(
         own is None or own.get("kind") != "link_inverse",
-        "the stored calibrator is the loss's link inverse, which needs this project's losses; "
+        "calibrated: what is stored is the loss's link inverse, which needs this project's losses; "
         "detector calibrate method=platt writes one that can be exported",
     )
     if options.calibrated:

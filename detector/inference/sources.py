@@ -45,7 +45,7 @@ def find(sources: Sources, output: Path) -> list[Item]:
     ConfigError for what is none of these, DataError for what holds no image.
     """
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    require(len(given) > 0, "source: none given")
+    require(len(given) > 0, "source: none given, a file, folder or pattern is needed")
     paths = [path for one in given for path in _paths(str(one))]
     paths = list(dict.fromkeys(paths))
     root = common_folder(given, paths)

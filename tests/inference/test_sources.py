@@ -47,7 +47,7 @@ def test_what_lies_below_the_output_is_no_source(photos: Path) -> None:
         ("photos/*.gif", DataError, r"^source=photos/\*.gif: no image or video has such a name$"),
         ("nowhere", ConfigError, "^source: nowhere is not a file or a folder; a pattern such as"),
         ("https://x.org/a.jpg", ConfigError, "^source: https://x.org/a.jpg is an address; nothing"),
-        ([], ConfigError, "^source: none given$"),
+        ([], ConfigError, "^source: none given, a file, folder or pattern is needed$"),
     ],
 )
 def test_what_is_no_source_is_named_with_what_is(
