@@ -49,7 +49,7 @@ slow: $(INSTALLED_DEV) ## every test there is, every cell of every matrix
 guarantees: $(INSTALLED_DEV) ## make the figures of docs/guarantees.md (20 minutes); ARGS name cases
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.guarantees $(ARGS)
 
-outsider: $(INSTALLED_DEV) ## faults put in from outside, 2,000 of them random (an hour); ARGS name rows
+outsider: $(INSTALLED_DEV) ## faults put in from outside (hours; DETECTOR_FAULTS=N random ones); ARGS name rows
 	OMP_NUM_THREADS=1 $(PYTHON_OF_VENV) -m tests.outsider $(ARGS)
 
 check: $(INSTALLED_DEV) ## lint, format, types and tests

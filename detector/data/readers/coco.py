@@ -85,6 +85,24 @@ class CocoReader(FolderReader):
         )
         return FolderDataset(str(file), annotations, folder, self.handling)
 
+    def column(self, key: str) -> list[str]:
+        file = self.root / required("train_annotations", self.annotations["train"])
+        stated = {}
+        for row in load_json(file)["images"]:
+            if isinstance(row, dict) and row.get(key) is not None:
+                stated[str(row.get("id"))] = stated[str(row.get("file_name"))] = str(row[key])
+        annotations, keys = self.whole.annotations, []
+        for i, image_id in enumerate(annotations.image_ids):
+            name = annotations.file_name(i)
+            value = stated.get(str(image_id), stated.get(name))  # ids of text are numbered anew
+            if value is None:
+                raise DataError(
+                    f"{file}: image {image_id} ({name}) has no {key!r}, which "
+                    f"data.val_group=column:{key} needs"
+                )
+            keys.append(value)
+        return keys
+
 
 def required(key: str, value: str | None) -> str:
     """The name of a file or folder. Raises ConfigError where the config names none."""

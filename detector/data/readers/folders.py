@@ -19,10 +19,14 @@ from detector.data.annotations import Annotations
 from detector.data.handling import Handling
 from detector.data.images import FolderDataset
 from detector.data.readers.base import Dataset, Reader, Split
-from detector.errors import DataError
+from detector.errors import ConfigError, DataError
 
 IMAGES_OF_THE_OTHER = Kind("image", "of the other split, which data.val_share draws", None)
 OBJECTS_OF_THE_OTHER = Kind("object", "of the other split, which data.val_share draws", None)
+
+
+COLUMN = "column:"
+"""What begins a `val_group` that names a key of the images in the annotations."""
 
 
 class FolderReader(Reader):
@@ -30,9 +34,10 @@ class FolderReader(Reader):
 
     def __init__(self, handling: Handling) -> None:
         self.handling = handling
-        if handling.val_group not in (None, "folder"):
+        group = handling.val_group
+        if group not in (None, "folder") and not group.startswith(COLUMN):
             try:
-                groups = re.compile(handling.val_group).groups
+                groups = re.compile(group).groups
             except re.error as error:
                 groups = 0
                 require(False, f"val_group: {handling.val_group!r} is no pattern: {error}")
@@ -64,13 +69,27 @@ class FolderReader(Reader):
         assert share is not None
         annotations = self.whole.annotations
         names = [annotations.file_name(i) for i in range(len(annotations))]
-        groups = group_numbers(names, self.handling.val_group)
+        group = self.handling.val_group
+        if group is not None and group.startswith(COLUMN):
+            groups = numbered(self.column(group.removeprefix(COLUMN)))
+        else:
+            groups = group_numbers(names, group)
         if groups.max() == 0:
             raise DataError(
                 f"{self.whole.name}: all {len(names)} images are of one scene, two are needed to "
                 "draw a val split; data.val_group sets what a scene is"
             )
         return drawn(annotations, groups, names, share)
+
+    def column(self, key: str) -> list[str]:
+        """(I,) what the annotations state of each image of the whole under a key.
+
+        Raises ConfigError where the layout has no such keys, DataError where an image lacks it.
+        """
+        raise ConfigError(
+            f"val_group: {COLUMN}{key} given, this layout has no keys of images; data=coco has; "
+            "folder, or a pattern with one group, is allowed"
+        )
 
 
 def _told(whole: Annotations, part: Annotations) -> Annotations:
@@ -100,6 +119,11 @@ def group_numbers(names: list[str], val_group: str | None) -> NDArray[np.int64]:
             found = re.search(val_group, name)
             key = name if found is None or found[1] is None else found[1]
         keys.append(key)
+    return numbered(keys)
+
+
+def numbered(keys: list[str]) -> NDArray[np.int64]:
+    """(I,) the number of each key, in the order of their first appearance."""
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)
 

@@ -88,6 +88,30 @@ def test_images_of_one_scene_stay_together(tmp_path: Path, group: str, scene: An
     assert names(val)
 
 
+def test_a_column_of_the_annotations_tells_scenes(tmp_path: Path) -> None:
+    options = write_set(tmp_path)
+    file = tmp_path / options["train_annotations"]
+    content = json.loads(file.read_text())
+    for row in content["images"]:
+        row["rig"] = row["id"] % 7
+    file.write_text(json.dumps(content))
+    train, val = splits(options, val_group="column:rig")
+    rigs = [{int(i) % 7 for i in part.annotations.image_ids} for part in (train, val)]
+    assert not rigs[0] & rigs[1]
+    assert len(rigs[0] | rigs[1]) == 7
+    with pytest.raises(
+        DataError, match=r"image 0 \(.*\) has no 'day', which data\.val_group=column"
+    ):
+        splits(options, val_group="column:day")
+
+
+def test_a_column_is_for_layouts_that_have_some(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    reader = DATASETS.build(Plug("voc", {"root": str(tmp_path), "val_group": "column:rig"}))
+    with pytest.raises(ConfigError, match=r"val_group: column:rig given, this layout .* data=coco"):
+        reader.column("rig")
+
+
 def test_one_scene_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"all 60 images are of one scene.*data\.val_group"):
         splits(write_set(tmp_path), val_group="(day|$)")
