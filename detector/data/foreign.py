@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from detector.data.images import Names
 from detector.errors import DataError
-from detector.evaluation.canonical import load_json
+from detector.evaluation.canonical import load_json, read_regular
 
 CSV_WORDS = {
     "name": ("filename", "file_name", "image", "image_path", "file", "path", "image_id", "img"),
@@ -116,7 +116,7 @@ def around(points: Any) -> list[float] | None:
 def cvat(root: Path) -> Foreign | None:
     """CVAT's XML for images: <image name width height> with <box> and <polygon>."""
     for file in sorted(root.glob("*.xml")):
-        data = file.read_bytes()
+        data = read_regular(file)
         if b"<annotations" not in data[:1000]:
             continue
         if b"<!DOCTYPE" in data or b"<!ENTITY" in data:

@@ -7,8 +7,10 @@ counted, so that a reader of the log sees what was done. Everything else stays f
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,12 +46,20 @@ class Canonical:
         return [*lines, f"{self.twins} objects are stated twice: left out"] if self.twins else lines
 
 
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError for what is none: a FIFO or a device may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return path.read_bytes()
+
+
 def load_json(path: Path) -> Any:
     """The content of a JSON file, in UTF-8 or, with its mark, UTF-16.
 
     Raises DataError with the byte at which it goes wrong.
     """
-    data = path.read_bytes()
+    data = read_regular(path)
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         return json.loads(data.decode(encoding))

@@ -21,6 +21,7 @@ from detector.data.readers.base import Dataset, Reader, Split
 from detector.data.readers.coco import read_content
 from detector.data.readers.folders import FolderReader
 from detector.errors import DataError
+from detector.evaluation.canonical import read_regular
 
 VAL_SHARE = 0.2
 """Of the images, where a folder has no val split and it is not said."""
@@ -128,7 +129,7 @@ def recognize(root: Path) -> Plug | Foreign:
 def _yolo(root: Path) -> Plug | None:
     for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         try:
-            content = yaml.safe_load(file.read_bytes())
+            content = yaml.safe_load(read_regular(file))
         except (OSError, yaml.YAMLError, ValueError):
             continue
         if isinstance(content, dict) and "names" in content and "train" in content:

@@ -18,6 +18,7 @@ from detector.data.images import SUFFIXES, FolderDataset, Names, missing_files, 
 from detector.data.readers.base import SPLITS, Split
 from detector.data.readers.folders import FolderReader
 from detector.errors import DataError
+from detector.evaluation.canonical import read_regular
 
 Object = tuple[str, tuple[float, float, float, float], bool]
 """Class, (xmin, ymin, xmax, ymax) as the file states them, difficult."""
@@ -234,7 +235,11 @@ def read_list(path: Path, key: str, account: Account) -> list[str]:
     if not path.is_file():
         raise DataError(f"{key}={path}: there is no such file")
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in read_regular(path).decode("utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8, at byte {error.start}") from None
     names: list[str] = []
@@ -266,7 +271,7 @@ def _bare(name: str, known: Names) -> str:
 def read_page(path: Path, name: str) -> Page:
     """The content of an XML file; name: as the list has it. Raises DataError naming the file."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
@@ -293,7 +298,7 @@ def read_page(path: Path, name: str) -> Page:
 def objects_in(path: Path) -> int:
     """Objects in a file that is not read, as far as its text can tell."""
     try:
-        return path.read_bytes().count(b"<bndbox>")
+        return read_regular(path).count(b"<bndbox>")
     except OSError:
         return 0
 

@@ -34,6 +34,7 @@ from detector.data.readers.base import Split
 from detector.data.readers.folders import FolderReader
 from detector.data.suspicious import as_corners
 from detector.errors import DataError
+from detector.evaluation.canonical import read_regular
 
 Polygons = Literal["error", "box"]
 Scores = Literal["error", "ignore"]
@@ -240,7 +241,11 @@ def looks_like_labels(path: Path) -> int | None:
     A file is one of labels in which some line has three numbers after its first word.
     """
     try:
-        lines = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [
+            line.split()
+            for line in read_regular(path).decode("utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except (OSError, UnicodeDecodeError):
         return None
     is_one = not lines or any(len(line) > 3 and all(map(is_number, line[1:4])) for line in lines)
@@ -257,7 +262,7 @@ def is_number(word: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        return read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8, at byte {error.start}") from None
 
@@ -277,7 +282,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
             "data.val_images or data.val_share say the same"
         )
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.safe_load(read_regular(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: is not yaml: {reason}") from None
@@ -434,7 +439,7 @@ def read_labels(
 ) -> list[Object]:
     """The objects of a file; what is wrong with others is in the account."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         account.given["file"] += 1
         account.leave_out(NO_TEXT, f"{path}: is not UTF-8, at byte {error.start}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from detector.config.registry import DATASETS
 from detector.config.schema import Plug
+from detector.data.readers.auto import recognize
 from detector.data.readers.base import Dataset
 from detector.errors import DataError
 
@@ -279,3 +281,15 @@ def test_results_of_label_studio_that_are_no_rectangle_are_read_or_named(tmp_pat
     assert len(train.annotations.account.faults()) == 2
     found = [d.annotations.boxes(i).tolist() for d in (train, val) for i in range(len(d))]
     assert found == [[pytest.approx(BOX, abs=1e-3)]] * 4
+
+
+@pytest.mark.parametrize("kind", ["device", "FIFO"])
+@pytest.mark.parametrize("name", ["data.yaml", "set.json", "set.xml"])
+def test_what_never_ends_is_not_read(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises((DataError, OSError), match=r"none of the layouts|is not a regular file"):
+        recognize(tmp_path)
