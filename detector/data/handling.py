@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
+from detector.config.ranges import Between, require_ranges
 from detector.config.schema import require
 
 OnInvalid = Literal["error", "drop"]
@@ -63,28 +64,21 @@ class Handling:
     """
 
     on_invalid: OnInvalid = "error"
-    max_dropped: float | None = None
+    max_dropped: Annotated[float | None, Between(0, 1)] = None
     on_missing: OnInvalid | None = None
     on_corrupt: OnInvalid | None = None
     exif: ExifRule = "error"
     depth: tuple[float, float] | None = None
     max_megapixels: float = 100.0
-    val_share: float | None = None
+    val_share: Annotated[float | None, Between(0, 1, is_above=True, is_below=True)] = None
     val_group: str | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.max_dropped is None or 0 <= self.max_dropped <= 1,
-            f"max_dropped: {self.max_dropped} given, 0 to 1 or null is allowed",
-        )
+        require_ranges(self)
         require_megapixels(self.max_megapixels)
         require(
             self.depth is None or self.depth[0] < self.depth[1],
             f"depth: {list(self.depth or ())} given, [lowest, highest] is needed, as in [0,65535]",
-        )
-        require(
-            self.val_share is None or 0 < self.val_share < 1,
-            f"val_share: {self.val_share} given, above 0 and below 1 or null is allowed",
         )
 
     @property

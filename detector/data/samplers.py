@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.config.ranges import Between
 from detector.config.registry import SAMPLERS
-from detector.config.schema import require
 from detector.data.annotations import Annotations
 
 
@@ -42,8 +43,7 @@ class RepeatFactor(Sampler):
     1,203 classes. Where a class of few is rare, a threshold of 0.1 to 0.5 does something.
     """
 
-    def __init__(self, *, threshold: float = 0.001) -> None:
-        require(0 <= threshold <= 1, f"threshold: {threshold} given, 0 to 1 is allowed")
+    def __init__(self, *, threshold: Annotated[float, Between(0, 1)] = 0.001) -> None:
         self.threshold = threshold
 
     def repeats(self, annotations: Annotations) -> NDArray[np.float64]:
@@ -69,8 +69,7 @@ class ClassBalanced(Sampler):
     sampling".
     """
 
-    def __init__(self, *, power: float = 1.0) -> None:
-        require(0 <= power <= 1, f"power: {power} given, 0 to 1 is allowed")
+    def __init__(self, *, power: Annotated[float, Between(0, 1)] = 1.0) -> None:
         self.power = power
 
     def repeats(self, annotations: Annotations) -> NDArray[np.float64]:

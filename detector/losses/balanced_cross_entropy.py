@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.cross_entropy import sigmoid_cross_entropy
@@ -24,11 +26,6 @@ def alpha_balanced(loss: Tensor, targets: Tensor, alpha: float | None) -> Tensor
     return torch.where(targets, alpha * loss, (1 - alpha) * loss)
 
 
-def check_alpha(alpha: float | None) -> None:
-    """Raises ConfigError for what is no weight."""
-    require(alpha is None or 0 <= alpha <= 1, f"alpha: {alpha} given, 0 to 1 or null is allowed")
-
-
 @LOSSES.register("balanced_cross_entropy")
 class BalancedCrossEntropyLoss(ClassLoss):
     """Sigmoid cross entropy times `alpha` where the answer is yes, 1 - `alpha` where it is no.
@@ -40,9 +37,8 @@ class BalancedCrossEntropyLoss(ClassLoss):
 
     layout_class = Sigmoid
 
-    def __init__(self, num_classes: int, *, alpha: float = 0.75) -> None:
+    def __init__(self, num_classes: int, *, alpha: Annotated[float, Between(0, 1)] = 0.75) -> None:
         super().__init__(num_classes)
-        require(0 <= alpha <= 1, f"alpha: {alpha} given, 0 to 1 is allowed")
         self.alpha = alpha
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.layouts import Sigmoid
@@ -52,7 +55,7 @@ class DistributionalRankingLoss(ClassLoss):
         positive_lambda: float = 1.0,
         negative_lambda: float = 0.0798236,
         smoothness: float = 6.0,
-        tau: float = 4.0,
+        tau: Annotated[float, AtLeast(0)] = 4.0,
         margin: float = 0.5,
     ) -> None:
         super().__init__(num_classes)
@@ -62,7 +65,6 @@ class DistributionalRankingLoss(ClassLoss):
             ("smoothness", smoothness),
         ):
             require(value > 0, f"{name}: {value} given, above 0 is needed")
-        require(tau >= 0, f"tau: {tau} given, at least 0 is needed")
         self.positive_lambda = positive_lambda
         self.negative_lambda = negative_lambda
         self.smoothness = smoothness

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import Above, AtLeast, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.cross_entropy import sigmoid_cross_entropy
@@ -68,12 +70,14 @@ class EqualizedFocalLoss(ClassLoss):
     negative_gradient: Tensor
 
     def __init__(
-        self, num_classes: int, *, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0
+        self,
+        num_classes: int,
+        *,
+        alpha: Annotated[float, Between(0, 1)] = 0.25,
+        gamma: Annotated[float, Above(0)] = 2.0,
+        scale: Annotated[float, AtLeast(0)] = 8.0,
     ) -> None:
         super().__init__(num_classes)
-        require(0 <= alpha <= 1, f"alpha: {alpha} given, 0 to 1 is allowed")
-        require(gamma > 0, f"gamma: {gamma} given, above 0 is needed")
-        require(scale >= 0, f"scale: {scale} given, at least 0 is needed")
         self.alpha = alpha
         self.gamma = gamma
         self.scale = scale

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.layouts import Sigmoid
-from detector.losses.balanced_cross_entropy import alpha_balanced, check_alpha
+from detector.losses.balanced_cross_entropy import alpha_balanced
 from detector.losses.base import ClassLoss
 from detector.structures import Matches, Predictions, promote
 
@@ -135,22 +138,15 @@ class FocalLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        alpha: float | None = 0.25,
-        gamma: float = 2.0,
-        gamma_negative: float | None = None,
-        clip: float = 0.0,
+        alpha: Annotated[float | None, Between(0, 1)] = 0.25,
+        gamma: Annotated[float, AtLeast(0)] = 2.0,
+        gamma_negative: Annotated[float | None, AtLeast(0)] = None,
+        clip: Annotated[float, Between(0, 1, is_below=True)] = 0.0,
         poly_epsilon: float = 0.0,
         is_poly_weighted: bool = False,
         detach_modulator: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        require(gamma >= 0, f"gamma: {gamma} given, at least 0 is needed")
-        require(
-            gamma_negative is None or gamma_negative >= 0,
-            f"gamma_negative: {gamma_negative} given, at least 0 or null is needed",
-        )
-        check_alpha(alpha)
-        require(0 <= clip < 1, f"clip: {clip} given, 0 to below 1 is allowed")
         least = -1.0 if alpha is None or is_poly_weighted else -min(alpha, 1 - alpha)
         require(
             poly_epsilon >= least,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import Above, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid, logit
-from detector.losses.balanced_cross_entropy import alpha_balanced, check_alpha
+from detector.losses.balanced_cross_entropy import alpha_balanced
 from detector.losses.base import ClassLoss
 from detector.structures import Matches, Predictions, promote
 
@@ -43,13 +45,11 @@ class FocalStarLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        alpha: float | None = 0.25,
-        gamma: float = 2.0,
+        alpha: Annotated[float | None, Between(0, 1)] = 0.25,
+        gamma: Annotated[float, Above(0)] = 2.0,
         beta: float = 1.0,
     ) -> None:
         super().__init__(num_classes)
-        require(gamma > 0, f"gamma: {gamma} given, above 0 is needed")
-        check_alpha(alpha)
         self.alpha = alpha
         self.gamma = gamma
         self.beta = beta

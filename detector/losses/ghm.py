@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.cross_entropy import sigmoid_cross_entropy
@@ -65,10 +67,14 @@ class GHMLoss(ClassLoss):
     shares: Tensor
     mass: Tensor
 
-    def __init__(self, num_classes: int, *, bins: int = 30, momentum: float = 0.75) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        bins: Annotated[int, AtLeast(1)] = 30,
+        momentum: Annotated[float, Between(0, 1, is_below=True)] = 0.75,
+    ) -> None:
         super().__init__(num_classes)
-        require(bins >= 1, f"bins: {bins} given, at least 1 is needed")
-        require(0 <= momentum < 1, f"momentum: {momentum} given, at least 0 and below 1 is allowed")
         self.momentum = momentum
         # S above, and the sum of its coefficients. Their number fixes the bins for the whole run.
         self.register_buffer("shares", torch.zeros(bins, dtype=torch.float64))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.quality_focal import box_quality, soft_cross_entropy
@@ -54,10 +56,13 @@ class MatchabilityAwareLoss(ClassLoss):
     asks_for_quality = True
 
     def __init__(
-        self, num_classes: int, *, gamma: float = 1.5, detach_modulator: bool = True
+        self,
+        num_classes: int,
+        *,
+        gamma: Annotated[float, AtLeast(0)] = 1.5,
+        detach_modulator: bool = True,
     ) -> None:
         super().__init__(num_classes)
-        require(gamma >= 0, f"gamma: {gamma} given, at least 0 is needed")
         self.gamma = gamma
         self.detach_modulator = detach_modulator
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.layouts import Sigmoid
@@ -52,20 +55,15 @@ class OHEMLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        num_hard: int = 128,
+        num_hard: Annotated[int, AtLeast(1)] = 128,
         negatives_per_positive: float | None = None,
-        nms_iou: float | None = None,
+        nms_iou: Annotated[float | None, Between(0, 1, is_above=True)] = None,
     ) -> None:
         super().__init__(num_classes)
-        require(num_hard >= 1, f"num_hard: {num_hard} given, at least 1 is needed")
         require(
             negatives_per_positive is None or 0 <= negatives_per_positive <= num_hard - 1,
             f"negatives_per_positive: {negatives_per_positive} given, "
             f"0 to num_hard - 1 = {num_hard - 1} or null is allowed",
-        )
-        require(
-            nms_iou is None or 0 < nms_iou <= 1,
-            f"nms_iou: {nms_iou} given, above 0 and at most 1 or null is allowed",
         )
         self.num_hard = num_hard
         self.negatives_per_positive = negatives_per_positive

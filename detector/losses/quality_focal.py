@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.structures import Matches, Predictions, promote
@@ -59,9 +61,8 @@ class QualityFocalLoss(ClassLoss):
     layout_class = Sigmoid
     asks_for_quality = True
 
-    def __init__(self, num_classes: int, *, beta: float = 2.0) -> None:
+    def __init__(self, num_classes: int, *, beta: Annotated[float, AtLeast(0)] = 2.0) -> None:
         super().__init__(num_classes)
-        require(beta >= 0, f"beta: {beta} given, at least 0 is needed")
         self.beta = beta
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

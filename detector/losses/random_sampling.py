@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.cross_entropy import sigmoid_cross_entropy
@@ -72,14 +74,13 @@ class RandomSamplingLoss(ClassLoss):
     normalizer = "images"
 
     def __init__(
-        self, num_classes: int, *, num_sampled: int = 256, positive_fraction: float = 0.5
+        self,
+        num_classes: int,
+        *,
+        num_sampled: Annotated[int, AtLeast(1)] = 256,
+        positive_fraction: Annotated[float, Between(0, 1)] = 0.5,
     ) -> None:
         super().__init__(num_classes)
-        require(num_sampled >= 1, f"num_sampled: {num_sampled} given, at least 1 is needed")
-        require(
-            0 <= positive_fraction <= 1,
-            f"positive_fraction: {positive_fraction} given, 0 to 1 is allowed",
-        )
         self.num_sampled = num_sampled
         self.positive_fraction = positive_fraction
 

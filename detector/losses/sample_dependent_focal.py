@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import Between
 from detector.config.registry import LOSSES
 from detector.config.schema import require
 from detector.layouts import Sigmoid
-from detector.losses.balanced_cross_entropy import check_alpha
 from detector.losses.base import ClassLoss
 from detector.losses.focal import sigmoid_focal
 from detector.structures import Matches, Predictions, promote
@@ -45,16 +47,14 @@ class SampleDependentFocalLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        alpha: float | None = 0.25,
+        alpha: Annotated[float | None, Between(0, 1)] = 0.25,
         gamma_hard: float = 5.0,
         gamma_easy: float = 3.0,
-        threshold: float = 0.2,
+        threshold: Annotated[float, Between(0, 1)] = 0.2,
     ) -> None:
         super().__init__(num_classes)
         for key, value in (("gamma_hard", gamma_hard), ("gamma_easy", gamma_easy)):
             require(value >= 0, f"{key}: {value} given, at least 0 is needed")
-        check_alpha(alpha)
-        require(0 <= threshold <= 1, f"threshold: {threshold} given, 0 to 1 is allowed")
         self.alpha = alpha
         self.gamma_hard = gamma_hard
         self.gamma_easy = gamma_easy

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Softmax
-from detector.losses.balanced_cross_entropy import alpha_balanced, check_alpha
+from detector.losses.balanced_cross_entropy import alpha_balanced
 from detector.losses.base import ClassLoss
 from detector.losses.focal import focal_posterior
 from detector.losses.softmax_cross_entropy import background_first
@@ -44,10 +46,14 @@ class SoftmaxFocalLoss(ClassLoss):
 
     layout_class = Softmax
 
-    def __init__(self, num_classes: int, *, alpha: float | None = 0.25, gamma: float = 2.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: Annotated[float | None, Between(0, 1)] = 0.25,
+        gamma: Annotated[float, AtLeast(0)] = 2.0,
+    ) -> None:
         super().__init__(num_classes)
-        require(gamma >= 0, f"gamma: {gamma} given, at least 0 is needed")
-        check_alpha(alpha)
         self.alpha = alpha
         self.gamma = gamma
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Softmax
 from detector.losses.base import ClassLoss
 from detector.losses.mining import hardest
@@ -27,12 +29,10 @@ class SSDLoss(ClassLoss):
     layout_class = Softmax
     selects = True
 
-    def __init__(self, num_classes: int, *, negatives_per_positive: float = 3.0) -> None:
+    def __init__(
+        self, num_classes: int, *, negatives_per_positive: Annotated[float, AtLeast(0)] = 3.0
+    ) -> None:
         super().__init__(num_classes)
-        require(
-            negatives_per_positive >= 0,
-            f"negatives_per_positive: {negatives_per_positive} given, at least 0 is needed",
-        )
         self.negatives_per_positive = negatives_per_positive
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

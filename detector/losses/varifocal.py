@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Sigmoid
 from detector.losses.base import ClassLoss
 from detector.losses.quality_focal import box_quality, soft_cross_entropy
@@ -53,13 +55,11 @@ class VarifocalLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        alpha: float = 0.75,
-        gamma: float = 2.0,
+        alpha: Annotated[float, AtLeast(0)] = 0.75,
+        gamma: Annotated[float, AtLeast(0)] = 2.0,
         detach_modulator: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        require(alpha >= 0, f"alpha: {alpha} given, at least 0 is needed")
-        require(gamma >= 0, f"gamma: {gamma} given, at least 0 is needed")
         self.alpha = alpha
         self.gamma = gamma
         self.detach_modulator = detach_modulator

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
 from detector.structures import Matches, Predictions, promote
@@ -30,9 +32,10 @@ class YOLOLoss(ClassLoss):
 
     layout_class = Objectness
 
-    def __init__(self, num_classes: int, *, lambda_noobj: float = 0.5) -> None:
+    def __init__(
+        self, num_classes: int, *, lambda_noobj: Annotated[float, AtLeast(0)] = 0.5
+    ) -> None:
         super().__init__(num_classes)
-        require(lambda_noobj >= 0, f"lambda_noobj: {lambda_noobj} given, at least 0 is needed")
         self.lambda_noobj = lambda_noobj
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from detector.boxes import iou
+from detector.config.ranges import AtLeast, Between
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
 from detector.losses.quality_focal import box_quality, soft_cross_entropy
@@ -60,19 +60,13 @@ class YOLOObjectnessLoss(ClassLoss):
         self,
         num_classes: int,
         *,
-        lambda_obj: float = 1.0,
-        lambda_noobj: float = 1.0,
-        ignore_iou: float | None = 0.7,
+        lambda_obj: Annotated[float, AtLeast(0)] = 1.0,
+        lambda_noobj: Annotated[float, AtLeast(0)] = 1.0,
+        ignore_iou: Annotated[float | None, Between(0, 1)] = 0.7,
         object_target: Literal["hard", "iou"] = "hard",
         class_target: Literal["hard", "iou"] = "hard",
     ) -> None:
         super().__init__(num_classes)
-        require(lambda_obj >= 0, f"lambda_obj: {lambda_obj} given, at least 0 is needed")
-        require(lambda_noobj >= 0, f"lambda_noobj: {lambda_noobj} given, at least 0 is needed")
-        require(
-            ignore_iou is None or 0 <= ignore_iou <= 1,
-            f"ignore_iou: {ignore_iou} given, 0 to 1 or null is allowed",
-        )
         self.lambda_obj = lambda_obj
         self.lambda_noobj = lambda_noobj
         self.ignore_iou = ignore_iou

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
+from detector.config.ranges import AtLeast
 from detector.config.registry import LOSSES
-from detector.config.schema import require
 from detector.layouts import Objectness
 from detector.losses.base import ClassLoss
 from detector.losses.yolo import squared_errors
@@ -34,9 +36,10 @@ class YOLOv1Loss(ClassLoss):
 
     layout_class = Objectness
 
-    def __init__(self, num_classes: int, *, lambda_noobj: float = 0.5) -> None:
+    def __init__(
+        self, num_classes: int, *, lambda_noobj: Annotated[float, AtLeast(0)] = 0.5
+    ) -> None:
         super().__init__(num_classes)
-        require(lambda_noobj >= 0, f"lambda_noobj: {lambda_noobj} given, at least 0 is needed")
         self.lambda_noobj = lambda_noobj
 
     def forward(self, predictions: Predictions, matches: Matches) -> dict[str, Tensor]:

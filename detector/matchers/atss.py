@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from detector.boxes import center_size, iou
+from detector.config.ranges import Above, AtLeast
 from detector.config.registry import MATCHERS
-from detector.config.schema import require
 from detector.matchers.base import (
     ImageTargets,
     Matcher,
     match_each,
     neutral_in_crowds,
-    require_crowd_coverage,
 )
 from detector.matchers.claims import best_claim
 from detector.matchers.locations import Locations, locations_of, squared_distance
@@ -43,11 +44,14 @@ class ATSSMatcher(Matcher):
     """
 
     def __init__(
-        self, *, candidates: int = 9, crowd_coverage: float = 0.5, every_object: bool = False
+        self,
+        *,
+        candidates: Annotated[int, AtLeast(1)] = 9,
+        crowd_coverage: Annotated[float, Above(0)] = 0.5,
+        every_object: bool = False,
     ) -> None:
-        require(candidates >= 1, f"candidates: {candidates} given, at least 1 is needed")
         self.candidates = candidates
-        self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.crowd_coverage = crowd_coverage
         self.every_object = every_object
 
     def __call__(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from detector.boxes import coverage, iou
+from detector.config.ranges import Above, Between, require_ranges
 from detector.config.schema import require
 from detector.matchers.claims import serve_every_object
 from detector.structures import BACKGROUND, IGNORE, Anchors, Matches, Predictions, Targets
@@ -70,22 +71,18 @@ class Thresholds:
     Raises ConfigError for a value outside its range.
     """
 
-    foreground_iou: float
+    foreground_iou: Annotated[float, Between(0, 1, is_above=True)]
     background_iou: float
     force: Literal["object", "anchor", "none"]
-    crowd_coverage: float
+    crowd_coverage: Annotated[float, Above(0)]
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.foreground_iou <= 1,
-            f"foreground_iou: {self.foreground_iou} given, above 0 and at most 1 is allowed",
-        )
+        require_ranges(self)
         require(
             0 <= self.background_iou <= self.foreground_iou,
             f"background_iou: {self.background_iou} given, 0 to foreground_iou = "
             f"{self.foreground_iou} is allowed",
         )
-        require_crowd_coverage(self.crowd_coverage)
 
 
 def match_images(
@@ -219,9 +216,3 @@ def neutral_in_crowds(
         covered = torch.where(crowd[part, None], coverage(anchors, boxes[part, None]), 0.0)
         in_crowd = torch.maximum(in_crowd, covered.amax(0))
     return torch.where((result < 0) & (in_crowd >= crowd_coverage), IGNORE, result)
-
-
-def require_crowd_coverage(crowd_coverage: float) -> float:
-    """The option, a share of an anchor's area. Raises ConfigError unless it is above 0."""
-    require(crowd_coverage > 0, f"crowd_coverage: {crowd_coverage} given, above 0 is needed")
-    return crowd_coverage

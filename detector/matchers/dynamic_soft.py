@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detector.boxes import center_size, iou
+from detector.config.ranges import Above, AtLeast
 from detector.config.registry import MATCHERS
-from detector.config.schema import require
 from detector.matchers.base import (
     ImageTargets,
     Matcher,
     match_each,
     neutral_in_crowds,
-    require_crowd_coverage,
     slices,
 )
 from detector.matchers.claims import best_claim
@@ -58,19 +58,15 @@ class DynamicSoftMatcher(Matcher):
     def __init__(
         self,
         *,
-        candidates: int = 13,
-        overlap_weight: float = 3.0,
+        candidates: Annotated[int, AtLeast(1)] = 13,
+        overlap_weight: Annotated[float, AtLeast(0)] = 3.0,
         center_radius: float = 3.0,
-        crowd_coverage: float = 0.5,
+        crowd_coverage: Annotated[float, Above(0)] = 0.5,
         every_object: bool = False,
     ) -> None:
-        require(candidates >= 1, f"candidates: {candidates} given, at least 1 is needed")
-        require(
-            overlap_weight >= 0, f"overlap_weight: {overlap_weight} given, at least 0 is needed"
-        )
         self.candidates = candidates
         self.overlap_weight, self.center_radius = overlap_weight, center_radius
-        self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.crowd_coverage = crowd_coverage
         self.every_object = every_object
 
     @torch.no_grad()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detector.boxes import center_size, iou
+from detector.config.ranges import Above, AtLeast
 from detector.config.registry import MATCHERS
-from detector.config.schema import require
 from detector.matchers.base import (
     ImageTargets,
     Matcher,
     match_each,
     neutral_in_crowds,
-    require_crowd_coverage,
     slices,
 )
 from detector.matchers.claims import best_claim
@@ -52,17 +52,14 @@ class TaskAlignedMatcher(Matcher):
     def __init__(
         self,
         *,
-        candidates: int = 13,
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        crowd_coverage: float = 0.5,
+        candidates: Annotated[int, AtLeast(1)] = 13,
+        alpha: Annotated[float, AtLeast(0)] = 1.0,
+        beta: Annotated[float, AtLeast(0)] = 6.0,
+        crowd_coverage: Annotated[float, Above(0)] = 0.5,
         every_object: bool = False,
     ) -> None:
-        require(candidates >= 1, f"candidates: {candidates} given, at least 1 is needed")
-        require(alpha >= 0, f"alpha: {alpha} given, at least 0 is needed")
-        require(beta >= 0, f"beta: {beta} given, at least 0 is needed")
         self.candidates, self.alpha, self.beta = candidates, alpha, beta
-        self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.crowd_coverage = crowd_coverage
         self.every_object = every_object
 
     @torch.no_grad()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from detector.boxes import area, center_size, iou
+from detector.config.ranges import Above
 from detector.config.registry import MATCHERS
-from detector.config.schema import require
 from detector.matchers.base import (
     ImageTargets,
     Matcher,
     match_each,
     may_be_matched,
     neutral_in_crowds,
-    require_crowd_coverage,
 )
 from detector.matchers.locations import Locations, locations_of, nearest
 from detector.structures import BACKGROUND, Anchors, Matches, Predictions, Targets
@@ -51,13 +52,12 @@ class YOLOCellMatcher(Matcher):
     def __init__(
         self,
         *,
-        canonical_size: float = 64.0,
-        crowd_coverage: float = 0.5,
+        canonical_size: Annotated[float, Above(0)] = 64.0,
+        crowd_coverage: Annotated[float, Above(0)] = 0.5,
         every_object: bool = False,
     ) -> None:
-        require(canonical_size > 0, f"canonical_size: {canonical_size} given, above 0 is needed")
         self.canonical_size = canonical_size
-        self.crowd_coverage = require_crowd_coverage(crowd_coverage)
+        self.crowd_coverage = crowd_coverage
         self.every_object = every_object
 
     def __call__(

@@ -13,12 +13,6 @@ BACKBONE = "backbone."
 """What the names of a backbone's parameters begin with in a model."""
 
 
-def require_factors(backbone_factor: float, layer_decay: float) -> None:
-    """Raises ConfigError for factors without a meaning; to stop a backbone, freeze its stages."""
-    for key, value in (("backbone_factor", backbone_factor), ("layer_decay", layer_decay)):
-        require(0 < value <= 1, f"{key}: {value} given, above 0 and at most 1 is allowed")
-
-
 def parameter_groups(
     model: nn.Module,
     weight_decay: float,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from detector.config.ranges import Above, AtLeast, Between
 from detector.config.registry import OPTIMIZERS
 from detector.config.schema import require
-from detector.optim.groups import parameter_groups, require_factors
+from detector.optim.groups import parameter_groups
 
 
 class OptimizerFactory(ABC):
@@ -32,16 +34,12 @@ class AdamW(OptimizerFactory):
     def __init__(
         self,
         *,
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        betas: tuple[float, float] = (0.9, 0.999),
-        backbone_factor: float = 1.0,
-        layer_decay: float = 1.0,
+        lr: Annotated[float, Above(0)] = 2e-3,
+        weight_decay: Annotated[float, AtLeast(0)] = 0.05,
+        betas: Annotated[tuple[float, float], Between(0, 1, is_below=True)] = (0.9, 0.999),
+        backbone_factor: Annotated[float, Between(0, 1, is_above=True)] = 1.0,
+        layer_decay: Annotated[float, Between(0, 1, is_above=True)] = 1.0,
     ) -> None:
-        require(lr > 0, f"lr: {lr} given, above 0 is needed")
-        require(weight_decay >= 0, f"weight_decay: {weight_decay} given, at least 0 is needed")
-        require(all(0 <= b < 1 for b in betas), f"betas: {betas} given, 0 to below 1 is allowed")
-        require_factors(backbone_factor, layer_decay)
         self.lr = lr
         self.backbone_factor, self.layer_decay = backbone_factor, layer_decay
         self.weight_decay = weight_decay
@@ -64,18 +62,14 @@ class SGD(OptimizerFactory):
     def __init__(
         self,
         *,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
+        lr: Annotated[float, Above(0)] = 0.01,
+        momentum: Annotated[float, Between(0, 1, is_below=True)] = 0.9,
+        weight_decay: Annotated[float, AtLeast(0)] = 1e-4,
         nesterov: bool = False,
-        backbone_factor: float = 1.0,
-        layer_decay: float = 1.0,
+        backbone_factor: Annotated[float, Between(0, 1, is_above=True)] = 1.0,
+        layer_decay: Annotated[float, Between(0, 1, is_above=True)] = 1.0,
     ) -> None:
-        require(lr > 0, f"lr: {lr} given, above 0 is needed")
-        require(0 <= momentum < 1, f"momentum: {momentum} given, 0 to below 1 is allowed")
-        require(weight_decay >= 0, f"weight_decay: {weight_decay} given, at least 0 is needed")
         require(momentum > 0 or not nesterov, "nesterov: true given, momentum above 0 is needed")
-        require_factors(backbone_factor, layer_decay)
         self.lr = lr
         self.backbone_factor, self.layer_decay = backbone_factor, layer_decay
         self.momentum = momentum

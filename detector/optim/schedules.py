@@ -26,11 +26,6 @@ def warm_up(step: int, warmup_steps: float, start: float) -> float:
     return start + (1 - start) * step / warmup_steps
 
 
-def _require_warm_up(share: float, start: float) -> None:
-    require(0 <= share < 1, f"warmup_share: {share} given, 0 to below 1 is allowed")
-    require(0 <= start <= 1, f"warmup_start: {start} given, 0 to 1 is allowed")
-
-
 @SCHEDULES.register("cosine")
 class Cosine(Schedule):
     """Warm-up, then half a cosine from 1 to `final` at the last step.
@@ -41,11 +36,10 @@ class Cosine(Schedule):
     def __init__(
         self,
         *,
-        warmup_share: float = 0.1,
-        warmup_start: float = 0.04,
+        warmup_share: Annotated[float, Between(0, 1, is_below=True)] = 0.1,
+        warmup_start: Annotated[float, Between(0, 1)] = 0.04,
         final: Annotated[float, Between(0, 1)] = 0.0,
     ) -> None:
-        _require_warm_up(warmup_share, warmup_start)
         self.warmup_share = warmup_share
         self.warmup_start = warmup_start
         self.final = final
@@ -73,10 +67,9 @@ class MultiStep(Schedule):
             8 / 9,
         ),
         gamma: Annotated[float, Between(0, 1, is_above=True)] = 0.1,
-        warmup_share: float = 0.01,
-        warmup_start: float = 0.001,
+        warmup_share: Annotated[float, Between(0, 1, is_below=True)] = 0.01,
+        warmup_start: Annotated[float, Between(0, 1)] = 0.001,
     ) -> None:
-        _require_warm_up(warmup_share, warmup_start)
         self.milestones = milestones
         self.gamma = gamma
         self.warmup_share = warmup_share
@@ -101,11 +94,10 @@ class FlatCosine(Schedule):
         self,
         *,
         flat_until: float = 0.5,
-        warmup_share: float = 0.01,
-        warmup_start: float = 0.001,
+        warmup_share: Annotated[float, Between(0, 1, is_below=True)] = 0.01,
+        warmup_start: Annotated[float, Between(0, 1)] = 0.001,
         final: Annotated[float, Between(0, 1)] = 0.05,
     ) -> None:
-        _require_warm_up(warmup_share, warmup_start)
         require(
             warmup_share <= flat_until < 1,
             f"flat_until: {flat_until} given, at least warmup_share ({warmup_share}) and below 1 "

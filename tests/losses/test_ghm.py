@@ -227,7 +227,7 @@ def test_the_order_of_anchors_does_not_matter() -> None:
     ("options", "message"),
     [
         ({"bins": 0}, "loss.bins: 0 given, at least 1 is needed"),
-        ({"momentum": 1.0}, "loss.momentum: 1.0 given, at least 0 and below 1 is allowed"),
+        ({"momentum": 1.0}, "loss.momentum: 1.0 given, 0 to below 1 is allowed"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, message: str) -> None:
