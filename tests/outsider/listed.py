@@ -283,7 +283,9 @@ def counted(name: str) -> Callable[[Path], str]:
             capture_output=True,
             text=True,
         )
-        last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+        ends = re.findall(r"^.*\d+ \w+.* in [\d.]+s.*$", done.stdout, re.MULTILINE)
+        assert ends, done.stdout[-2000:] + done.stderr[-2000:]
+        last = ends[-1]
         found = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", last)}
         if done.returncode != 0:
             print(done.stdout[-3000:], flush=True)
