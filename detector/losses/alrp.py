@@ -48,7 +48,7 @@ class ALRPLoss(ClassLoss):
     `box_loss`, giou with theirs, where the paper also scales the localisation part by rank.
 
     Oksuz et al. 2020, "A Ranking-based, Balanced Loss Function Unifying Classification and
-    Localisation in Object Detection", arXiv 2009.13592, equations 8 to 10; delta 1 and a least IoU
+    Localisation in Object Detection", arXiv 2009.13592; delta 1 and a least IoU
     of 0.5 are theirs. Scores say nothing of probability: calibrate them before a threshold is read.
     Positives are ranked among what a device holds at a time: a micro-batch.
     """

@@ -44,7 +44,7 @@ class APLoss(ClassLoss):
     order counts, so calibrate them before a threshold is read.
 
     Chen et al. 2019, "Towards Accurate One-Stage Object Detection with AP-Loss", arXiv 1904.06373,
-    equations 3 to 7; delta 1 is theirs.
+    whose delta is 1.
     interpolated: as their code has it, a positive is not asked for more precision than one of a
     lower score has. Positives are ranked among what a device holds at a time: a micro-batch.
     """

@@ -17,7 +17,7 @@ from detector.structures import Matches, Predictions, promote
 
 
 class RankAndSort(RankingErrors):
-    """The errors of equations 6 and 7 of the paper. A positive counts itself as a half."""
+    """The ranking and the sorting error of a positive, which counts itself as a half."""
 
     def errors(self, thresholds: Thresholds, above: Tensor, quality: Tensor) -> Errors:
         rank, sorting = torch.empty_like(above), torch.empty_like(above)
@@ -46,7 +46,7 @@ class RankSortLoss(ClassLoss):
     of probability: only their order counts, so calibrate them before a threshold is read.
 
     Oksuz et al. 2021, "Rank & Sort Loss for Object Detection and Instance Segmentation", arXiv
-    2107.11669, equations 5 to 7; delta 0.5 is theirs, and `box_loss=giou` with a weight of 1 goes
+    2107.11669; delta 0.5 is theirs, and `box_loss=giou` with a weight of 1 goes
     with it. Their balance of class and box loss is `guided_scale=true`, by the step before.
     Positives are ranked among what a device holds at a time: a micro-batch.
     """
