@@ -201,6 +201,12 @@ class Config:
             0 <= self.effective_number_beta < 1,
             f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
         )
+        ramped = [r.option for r in self.ramps if not r.option.endswith(".weight")]
+        require(
+            self.compile not in ("loss", "step") or not ramped,
+            f"compile: {self.compile} given, but ramps of {', '.join(ramped)} change what is "
+            "compiled in each step; off or model is allowed, and ramps of weights are",
+        )
         require_at_least(0, self, "distribution_weight", "rating_weight")
         require(
             0 <= self.class_weights_power <= 2,

@@ -90,7 +90,7 @@ class Criterion(nn.Module):
         self.weighting = weighting or Weighting(class_normalizer=loss.normalizer)
         self.ramps = ramps or Ramps((), {"loss": 1.0, "box_loss": 1.0})
         self.world = world or World(0, 1, torch.device("cpu"))
-        self.factors = dict(self.ramps.weights)
+        self.factors: dict[str, float | Tensor] = {**self.ramps.weights}
         self.compiled: Callable[..., Any] | None = None
 
     @classmethod
@@ -163,7 +163,11 @@ class Criterion(nn.Module):
 
     def progress(self, share: float) -> None:
         """Sets the ramped options to their values when `share`, 0 to 1, of the run is done."""
-        self.factors = self.ramps.apply(share, loss=self.loss, box_loss=self.box_loss)
+        factors = self.ramps.apply(share, loss=self.loss, box_loss=self.box_loss)
+        self.factors = {**factors}
+        if self.compiled is not None:  # a number would be a constant of the code
+            like = self.weighting.class_scale
+            self.factors = {name: torch.full_like(like, f) for name, f in factors.items()}
 
     @overload
     def match(self, anchors: Anchors, targets: Targets, predictions: Predictions) -> Matches: ...

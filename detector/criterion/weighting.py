@@ -165,14 +165,15 @@ class Weighting(nn.Module):
         self,
         class_terms: Mapping[str, Tensor],
         box_terms: Mapping[str, Tensor],
-        factors: Mapping[str, float],
+        factors: Mapping[str, float | Tensor],
         matches: Matches,
         positives: Tensor,
     ) -> dict[str, Tensor]:
         """() tensors by name, `loss_...`: each term weighted, summed and divided.
 
         class_terms: (N, A, K), (N, A) or (N,) of a class loss. box_terms: (N, A) of a box loss.
-        factors: "loss" and "box_loss", on the terms of each. positives: () of the whole step.
+        factors: "loss" and "box_loss", on the terms of each, numbers or (). positives: () of the
+            whole step.
         """
         result: dict[str, Tensor] = {}
         divisor = self.divisor(self.class_normalizer, matches, positives)
@@ -184,12 +185,13 @@ class Weighting(nn.Module):
         divisor = self.divisor(self.box_normalizer, matches, positives)
         for name, term in box_terms.items():
             sums = of_levels(term, levels).flatten(1).sum(1)
-            result[f"loss_{name}"] = factors["box_loss"] * (sums / divisor.to(sums.dtype)).sum()
+            value = (sums / divisor.to(sums.dtype)).sum()
+            result[f"loss_{name}"] = in_type_of(value, factors["box_loss"]) * value
         return result
 
-    def class_factor(self, factor: float, like: Tensor) -> Tensor | float:
+    def class_factor(self, factor: float | Tensor, like: Tensor) -> Tensor | float:
         """The factor on the class terms, with the guided scale where there is one."""
-        return (factor * self.class_scale).to(like.dtype) if self.guided_scale else factor
+        return in_type_of(like, factor * self.class_scale if self.guided_scale else factor)
 
     def weigh_classes(self, term: Tensor, matches: Matches) -> Tensor:
         """`term` (N, A[, K]) times the weight of each anchor's class; as a (N, 1) if it is (N,)."""
@@ -199,6 +201,11 @@ class Weighting(nn.Module):
             return term
         factors = self.class_weights.to(term)[(matches.labels + 1).clamp(min=0)]
         return term * (factors if term.dim() == 2 else factors[..., None])
+
+
+def in_type_of(like: Tensor, factor: float | Tensor) -> float | Tensor:
+    """A factor that does not turn what it is multiplied with into another type."""
+    return factor.to(like.dtype) if isinstance(factor, Tensor) else factor
 
 
 def of_levels(term: Tensor, factors: Tensor | None) -> Tensor:

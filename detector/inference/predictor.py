@@ -28,7 +28,7 @@ from detector.inference.detections import Detections
 from detector.layouts import Layout
 from detector.losses.base import ClassLoss, layout_of
 from detector.models.detector import Detector, build_detector
-from detector.models.postprocess import postprocess
+from detector.models.postprocess import pack
 from detector.runs import checkpoint, entries
 from detector.runs.checkpoint import CALIBRATION, weights_to_evaluate
 from detector.runtime.distributed import choose_device
@@ -102,7 +102,8 @@ class Predictor(ImageModel):
         """The detections of predictions that `predict` has made of this batch."""
         settings = settings or self.config.model.postprocess
         batch = to_device(batch, self.device)
-        return [self._named(d) for d in postprocess(predictions, self.layout, batch, settings)]
+        packed = pack(predictions, self.layout, batch, settings)
+        return [self._named(detections) for detections in packed.cpu().unpack(batch.image_ids)]
 
     def detect_pixels(
         self, images: Sequence[NDArray[np.uint8]], score_threshold: float, batch_size: int
@@ -122,7 +123,7 @@ class Predictor(ImageModel):
 
     def _named(self, tensors: DetectionTensors) -> Detections:
         boxes, scores, labels = (
-            value.cpu().numpy() for value in (tensors.boxes, tensors.scores, tensors.labels)
+            value.numpy().copy() for value in (tensors.boxes, tensors.scores, tensors.labels)
         )
         return Detections(boxes, scores, labels, self.classes, self.category_ids)
 

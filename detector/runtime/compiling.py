@@ -131,11 +131,11 @@ def compilations() -> Compilations:
     """What torch has compiled in this process until now. Costs less than a millisecond."""
     from torch._dynamo import utils
 
-    anew = {
-        one.compile_id: f"{one.co_name}: {one.recompile_reason}"
+    anew = [
+        f"{one.co_name}: {one.recompile_reason}"
         for one in utils.get_compilation_metrics()
         if one.recompile_reason
-    }
+    ]
     breaks = utils.counters["graph_break"]
     return Compilations(
         graphs=utils.counters["stats"]["unique_graphs"],
@@ -143,5 +143,5 @@ def compilations() -> Compilations:
         breaks=sum(breaks.values()),
         captures=len(utils.compilation_time_metrics.get("CUDAGraphNode.record", ())),
         skips=utils.counters["inductor"]["cudagraph_skips"],
-        reasons=tuple(" ".join(text.split())[:MAX_REASON] for text in (*breaks, *anew.values())),
+        reasons=tuple(" ".join(text.split())[:MAX_REASON] for text in (*breaks, *anew)),
     )

@@ -29,6 +29,7 @@ from detector.training.log import Log, Silent
 from detector.training.saving import Saver
 from detector.training.setup import Setup, predictor_of
 from detector.training.state import State
+from detector.training.watch import Watch
 
 if TYPE_CHECKING:
     from detector.training.probe.probe import Probe
@@ -49,6 +50,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
     parameters = [p for p in model.parameters() if p.requires_grad]
     stop, saver = StopRequest(), Saver(setup, state, folder, log)
     clock = Stopwatch(world.device, config.profile)
+    watch = Watch(config, world.device, log)
     bad_steps = 0
     probe = start_probe(setup, state, folder.probe) if config.probe.enabled else None
     wrapped.train()
@@ -81,11 +83,11 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
             micro = [next(batches) for _ in range(setup.accumulation)]
             images = chained(state.images, micro)
         record = probe.record(state) if probe else None
-        with explained(state.step + 1, micro):
+        with explained(state.step + 1, micro), watch.waits(state.step + 1):
             micro = [(to_device(b, world.device), to_device(t, world.device)) for b, t in micro]
             sums = backward(setup, state, wrapped, micro, clock, record)
 
-        with clock("optimizer"):
+        with clock("optimizer"), watch.waits(state.step + 1):
             damaged = [line for batch, _ in micro for line in batch.damaged]
             done = update(setup, state, parameters, sums, stop.requested, len(damaged))
             if done.is_finite and state.ema is not None:
@@ -115,7 +117,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         is_end, wants_stop = state.step == setup.num_steps, done.wants_stop
         if state.step % config.log_every == 0 or is_end:
             values |= {"lr": rate, "grad_norm": done.norm, **clock.take()}
-            values["memory_gb"] = peak_gigabytes(world.device)
+            values |= {"memory_gb": peak_gigabytes(world.device), **watch.take(state.step)}
             log.step(state.step, values, config.batch_size)
         is_due = evaluation_is_due(setup, state)
         if is_due or wants_stop or (config.save_every and state.step % config.save_every == 0):
@@ -130,6 +132,7 @@ def train(setup: Setup, state: State, folder: RunFolder, log: Log | Silent) -> d
         log.say(f"no better AP in {state.stale} evaluations: stopped at step {state.step}")
     if config.profile:
         log.say(clock.table())
+    watch.conclude()
     saver.require_saved()
     # A finished run that is resumed is scored.
     return metrics or evaluate(setup, state, folder, folder, stop)

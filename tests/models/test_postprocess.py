@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detector.config.model import PostprocessConfig
 from detector.errors import DivergedError
 from detector.layouts import Layout, Sigmoid, Softmax
 from detector.models.coder import BoxCoder
-from detector.models.postprocess import postprocess
+from detector.models.postprocess import pack, postprocess
 from detector.structures import Anchors, Batch, DetectionTensors, Predictions
 
 
@@ -219,3 +222,75 @@ def test_scores_and_boxes_are_float32_or_better(given: torch.dtype, wanted: torc
     )
     found = postprocess(predictions, Sigmoid(2), make_batch(1), PostprocessConfig())[0]
     assert found.scores.dtype == found.boxes.dtype == wanted
+
+
+def crowded(num: int, num_classes: int, seed: int = 0) -> Predictions:
+    """Predictions of `num` images with many boxes on a few places, on two levels."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = 20 * torch.randint(0, 3, (1300, 2), generator=generator).float()
+    sides = 15 + 10 * torch.rand(1300, 2, generator=generator)
+    anchors = Anchors(
+        torch.cat([corners, corners + sides], -1), torch.full((1300,), 8.0), (1000, 300)
+    )
+    logits = torch.randn(num, 1300, num_classes, generator=generator)
+    deltas = 0.1 * torch.randn(num, 1300, 4, generator=generator)
+    return Predictions(logits, deltas, anchors, BoxCoder())
+
+
+@pytest.mark.parametrize(("num_classes", "topk"), [(2, 1000), (20, 300)])
+def test_images_of_a_batch_have_what_each_has_alone(num_classes: int, topk: int) -> None:
+    # Of 1,300 boxes on nine places few stay, so that NMS has to look at all candidates too.
+    together, layout = crowded(5, num_classes), Sigmoid(num_classes)
+    config = PostprocessConfig(topk_per_level=topk)
+    found = postprocess(together, layout, make_batch(5), config)
+    for i, detections in enumerate(found):
+        alone = Predictions(
+            together.logits[i : i + 1], together.deltas[i : i + 1], together.anchors, BoxCoder()
+        )
+        (own,) = postprocess(alone, layout, make_batch(1), config)
+        wanted = slow(layout.scores(alone.logits[0]), alone.boxes[0], (1000, 300), config)
+        for name in ("boxes", "scores", "labels"):
+            assert torch.equal(getattr(detections, name), getattr(own, name))
+        assert own.scores.tolist() == [s for s, *_ in wanted]
+        assert own.labels.tolist() == [k for _, k, _ in wanted]
+
+
+def test_boxes_far_outside_cost_the_others_no_digits() -> None:
+    near = [[0.0, 0.0, 0.5, 0.5], [0.1, 0.0, 0.6, 0.5]]  # IoU 2 / 3
+    anchors = boxes_as_anchors([*near, [0.0, 0.0, 1e30, 1e30]])
+    for nms_iou, wanted in ((0.66, 2), (0.67, 3)):
+        found = detect(anchors, [[0.9], [0.8], [0.7]], clip="after_nms", nms_iou=nms_iou)  # type: ignore[arg-type]
+        assert len(found.scores) == wanted
+
+
+class Count(TorchDispatchMode):
+    """Counts operators, and among them those that read a tensor on the host or have a shape that
+    depends on its values: a GPU would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        is_masked = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.names["index by mask" if is_masked else name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "index by mask", "nms", "_unique2")
+
+
+def test_more_images_make_neither_more_operators_nor_more_waits() -> None:
+    counts = []
+    for num in (2, 6):
+        with Count() as count:
+            found = pack(crowded(num, 20), Sigmoid(20), make_batch(num), PostprocessConfig(0.3))
+        counts.append(count.names)
+        assert found.boxes.shape == (num, 100, 4)
+    assert counts[0] == counts[1]
+    waits = {name: counts[0][name] for name in WAITS if counts[0][name]}
+    assert waits.keys() <= {"nms", "nonzero"}
+    assert sum(waits.values()) <= 2  # NMS, and whether more candidates have to be seen

@@ -53,10 +53,12 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-def torchrun(num_processes: int, plain: dict[str, Any], tmp_path: Path) -> Path:
-    """`run` under torchrun."""
+def torchrun(
+    num_processes: int, plain: dict[str, Any], tmp_path: Path, *, before: str = ""
+) -> Path:
+    """`run` under torchrun. before: Python code that runs first."""
     code = (
-        "import json, sys; from detector.config import from_plain; "
+        f"{before}\nimport json, sys; from detector.config import from_plain; "
         "from detector.training.run import run; "
         "p = json.loads(sys.argv[1]); run(from_plain(p), p)"
     )
