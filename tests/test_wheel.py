@@ -93,9 +93,7 @@ def test_the_command_trains_evaluates_predicts_and_compares(
 ) -> None:
     """In an empty folder, so that nothing of the checkout can help."""
     assert "  train  " in call(environment, tmp_path, "detector", "--help")
-    assert "loss: balanced_cross_entropy, " in call(
-        environment, tmp_path, "detector", "configs", "list"
-    )
+    assert "loss: alrp, " in call(environment, tmp_path, "detector", "configs", "list")
     call(environment, tmp_path, "detector", "train", *TINY, "output_dir=run")
     best = "checkpoint=run/checkpoints/best.pt"
     call(environment, tmp_path, "detector", "evaluate", best, "output_dir=scores", "device=cpu")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from detector.config import schema
 from detector.config.model import ModelConfig
+from detector.config.ranges import Above, AtLeast, Between, require_ranges
 from detector.config.registry import REGISTRIES
-from detector.config.schema import LossPlug, Plug, require, require_at_least
+from detector.config.schema import LossPlug, Plug, require
 
 Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Evaluator = Literal["pycocotools", "faster_coco_eval"]
@@ -25,10 +26,10 @@ class EMAConfig:
     """Averaged weights, which are what is evaluated. decay: per step, reached after a warm-up."""
 
     enabled: bool = True
-    decay: float = 0.998
+    decay: Annotated[float, Between(0, 1, is_below=True)] = 0.998
 
     def __post_init__(self) -> None:
-        require(0 <= self.decay < 1, f"decay: {self.decay} given, 0 to below 1 is allowed")
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,22 @@ class ProbeConfig:
     """What is recorded for the report of a comparison. points: steps; images: of the val split."""
 
     enabled: bool = False
-    points: int = 20
-    images: int = 3
+    points: Annotated[int, AtLeast(1)] = 20
+    images: Annotated[int, AtLeast(0)] = 3
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "points")
-        require_at_least(0, self, "images")
+        require_ranges(self)
 
 
 @dataclass(frozen=True)
 class LoaderConfig:
     """num_workers: null takes one less than the processors this process may use, at most 8."""
 
-    num_workers: int | None = None
-    timeout: float = 300.0
+    num_workers: Annotated[int | None, AtLeast(0)] = None
+    timeout: Annotated[float, AtLeast(0)] = 300.0
 
     def __post_init__(self) -> None:
-        require_at_least(0, self, "num_workers", "timeout")
+        require_ranges(self)
 
     @property
     def workers(self) -> int:
@@ -75,20 +75,19 @@ class EvaluationConfig:
     """
 
     every: int | Literal["auto"] | None = "auto"
-    images_per_group: int = 8
+    images_per_group: Annotated[int, AtLeast(1)] = 8
     evaluator: Evaluator = "pycocotools"
-    limit: int | None = None
-    max_detections: int = 100
+    limit: Annotated[int | None, AtLeast(1)] = None
+    max_detections: Annotated[int, AtLeast(1)] = 100
     analysis: bool = False
-    draws: int = 500
+    draws: Annotated[int, AtLeast(0)] = 500
     pictures: bool = True
-    worst: int = 10
+    worst: Annotated[int, AtLeast(0)] = 10
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "images_per_group", "limit", "max_detections")
+        require_ranges(self)
         is_known = self.every in (None, "auto") or (isinstance(self.every, int) and self.every > 0)
         require(is_known, f"every: {self.every} given, at least 1 is needed, or auto, or null")
-        require_at_least(0, self, "draws", "worst")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Config:
     loader: LoaderConfig = LoaderConfig()
     ema: EMAConfig = EMAConfig()
     probe: ProbeConfig = ProbeConfig()
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     output_dir: str | None = None
     resume: str | None = None
     weights: str | None = None
@@ -142,30 +141,30 @@ class Config:
     compile: Compile = "off"
     fold: bool = True
     sync_batchnorm: bool = False
-    process_timeout: float = 600.0
-    steps: int | None = None
-    epochs: float | None = None
-    patience: int | None = None
-    batch_size: int = 8
-    micro_batch: int | None = None
+    process_timeout: Annotated[float, AtLeast(1)] = 600.0
+    steps: Annotated[int | None, AtLeast(1)] = None
+    epochs: Annotated[float | None, Above(0)] = None
+    patience: Annotated[int | None, AtLeast(1)] = None
+    batch_size: Annotated[int, AtLeast(1)] = 8
+    micro_batch: Annotated[int | None, AtLeast(1)] = None
     prior: float | Literal["from_data"] = 0.01
     normalizer: Literal["positives", "image_positives", "ema_positives", "images"] | None = None
     guided_scale: bool = False
     quality_targets: Literal["iou", "matcher"] | None = None
-    distribution_weight: float = 0.25
+    distribution_weight: Annotated[float, AtLeast(0)] = 0.25
     rating: Literal["iou", "centerness"] | None = None
-    rating_weight: float = 1.0
+    rating_weight: Annotated[float, AtLeast(0)] = 1.0
     level_weights: Literal["positives"] | None = None
     class_weights: tuple[float, ...] | Literal["effective_number", "frequency"] | None = None
-    class_weights_power: float = 1.0
-    effective_number_beta: float = 0.999
+    class_weights_power: Annotated[float, Between(0, 2)] = 1.0
+    effective_number_beta: Annotated[float, Between(0, 1, is_below=True)] = 0.999
     ramps: tuple[Ramp, ...] = ()
-    clip: float | None = 10.0
-    max_bad_steps: int = 5
-    log_every: int = 20
+    clip: Annotated[float | None, Above(0)] = 10.0
+    max_bad_steps: Annotated[int, AtLeast(1)] = 5
+    log_every: Annotated[int, AtLeast(1)] = 20
     profile: bool = False
-    save_every: int | None = 500
-    keep_checkpoints: int = 2
+    save_every: Annotated[int | None, AtLeast(1)] = 500
+    keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     tensorboard: bool = True
     plugins: tuple[str, ...] = ()
 
@@ -174,12 +173,7 @@ class Config:
             (self.steps is None) != (self.epochs is None),
             f"steps: {self.steps} with epochs: {self.epochs} given, exactly one of them is needed",
         )
-        require(
-            self.epochs is None or self.epochs > 0,
-            f"epochs: {self.epochs} given, above 0 is needed",
-        )
-        require_at_least(0, self, "seed")
-        require_at_least(1, self, "steps", "batch_size", "micro_batch", "patience")
+        require_ranges(self)
         require(
             self.patience is None or self.evaluation.every is not None,
             f"patience: {self.patience} with evaluation.every=null given; a number of steps "
@@ -190,37 +184,22 @@ class Config:
             f"patience: {self.patience} with probe.enabled=true given; the probe's steps are "
             "spread over a run of known length, so patience=null is needed",
         )
-        require_at_least(1, self, "max_bad_steps", "log_every", "save_every")
-        require_at_least(1, self, "keep_checkpoints", "process_timeout")
         if self.prior != "from_data":
             require(
                 isinstance(self.prior, float) and 0 < self.prior < 1,
                 f"prior: {self.prior} given, above 0 and below 1 or from_data is allowed",
             )
-        require(
-            0 <= self.effective_number_beta < 1,
-            f"effective_number_beta: {self.effective_number_beta} given, 0 to below 1 is allowed",
-        )
         ramped = [r.option for r in self.ramps if not r.option.endswith(".weight")]
         require(
             self.compile not in ("loss", "step") or not ramped,
             f"compile: {self.compile} given, but ramps of {', '.join(ramped)} change what is "
             "compiled in each step; off or model is allowed, and ramps of weights are",
         )
-        require_at_least(0, self, "distribution_weight", "rating_weight")
-        require(
-            0 <= self.class_weights_power <= 2,
-            f"class_weights_power: {self.class_weights_power} given, 0 to 2 is allowed",
-        )
         if isinstance(self.class_weights, tuple):
             require(
                 all(w >= 0 for w in self.class_weights),
                 f"class_weights: {list(self.class_weights)} given, each has to be at least 0",
             )
-        require(
-            self.clip is None or self.clip > 0,
-            f"clip: {self.clip} given, above 0 or null is allowed",
-        )
 
 
 def num_processors() -> int:

@@ -241,7 +241,10 @@ class TestTool:
             (["checkpoint=a"], "source: has to be given"),
             (["checkpoint=no.pt", "source=b"], "checkpoint: no.pt is not a file"),
             (["checkpoint=a", "source=b", "threshold=1"], "threshold: 1.0 given, 0 to below 1 is"),
-            (["checkpoint=a", "source=b", "limit=0"], "limit: 0 given, at least 1 is needed"),
+            (
+                ["checkpoint=a", "source=b", "limit=0"],
+                "limit: 0 given, at least 1 or null",
+            ),
             (["checkpoint=a", "source=b", "max_megapixels=0"], "max_megapixels: 0.0 given, above"),
         ],
     )
