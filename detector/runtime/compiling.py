@@ -76,7 +76,7 @@ def compiled(function: F, *, with_cuda_graphs: bool = False) -> F:
             raise ConfigError(
                 f"compile: {function.__name__} was compiled for {MOST_VARIANTS} kinds of arguments "
                 "and would be for more, such as batches of another height or width; "
-                "loader.shapes=4 pads them to a few, compile=off takes any"
+                "images of one size need one, compile=off takes any"
             ) from None
 
     return call  # type: ignore[return-value]
