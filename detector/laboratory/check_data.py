@@ -23,6 +23,7 @@ from detector.data.review import Review, review
 from detector.drawing.drawing import Mark, captioned, draw, grid
 from detector.errors import DataError
 from detector.laboratory.audit.counts import Counts, count
+from detector.laboratory.html import environment
 from detector.runs.checkpoint import write_atomically
 from detector.runs.run_folder import RunFolder
 from detector.training.setup import read_sets
@@ -189,17 +190,18 @@ def _name(dataset: Dataset, index: int) -> str:
 
 def as_page(train: Dataset, val: Dataset, lines: list[str], images: list[str]) -> str:
     """The HTML. Names from files are text there, whatever they hold: everything is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE).render(
-        name=train.name,
-        lines=lines,
-        images=images,
-        kinds=[
-            (split, kinds_of(dataset.annotations.account))
-            for split, dataset in (("train", train), ("val", val))
-        ],
+    return (
+        environment()
+        .from_string(TEMPLATE)
+        .render(
+            name=train.name,
+            lines=lines,
+            images=images,
+            kinds=[
+                (split, kinds_of(dataset.annotations.account))
+                for split, dataset in (("train", train), ("val", val))
+            ],
+        )
     )
 
 

@@ -9,6 +9,7 @@ from detector.errors import ConfigError
 from detector.laboratory.audit import text as audit_text
 from detector.laboratory.audit.classes import BETA
 from detector.laboratory.audit.pictures import pictures
+from detector.laboratory.html import environment
 
 if TYPE_CHECKING:
     from detector.laboratory.audit.outcome import Audit
@@ -28,23 +29,24 @@ def require_report() -> None:
 
 def page(found: Audit, numbers: dict[str, Any]) -> str:
     """The HTML. Names from files are text there, whatever they hold: everything is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE).render(
-        numbers=numbers,
-        beta=BETA,
-        now=numbers["now"],
-        then=numbers["advised"],
-        pictures=pictures(found, numbers),
-        per_one=audit_text.per_one,
-        tables={
-            "levels": audit_text.cells(audit_text.LEVEL, numbers["levels"]),
-            "sizes": audit_text.cells(audit_text.SIZE, numbers["sizes"]),
-            "classes": audit_text.cells(audit_text.CLASS, numbers["per_class"]),
-            "losses": audit_text.loss_cells(numbers),
-        },
-        refused=[row for row in numbers["losses"] if not row["given"]],
+    return (
+        environment()
+        .from_string(TEMPLATE)
+        .render(
+            numbers=numbers,
+            beta=BETA,
+            now=numbers["now"],
+            then=numbers["advised"],
+            pictures=pictures(found, numbers),
+            per_one=audit_text.per_one,
+            tables={
+                "levels": audit_text.cells(audit_text.LEVEL, numbers["levels"]),
+                "sizes": audit_text.cells(audit_text.SIZE, numbers["sizes"]),
+                "classes": audit_text.cells(audit_text.CLASS, numbers["per_class"]),
+                "losses": audit_text.loss_cells(numbers),
+            },
+            refused=[row for row in numbers["losses"] if not row["given"]],
+        )
     )
 
 

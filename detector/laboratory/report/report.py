@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detector.laboratory.compare import tables, verdict
 from detector.laboratory.compare.study import Files, Plain, read_json
+from detector.laboratory.html import environment
 from detector.laboratory.report import figures, figures_images, figures_scores
 from detector.laboratory.report import records as report_records
 from detector.laboratory.report import tables as report_tables
@@ -85,26 +86,21 @@ def data_uri(path: Path, *, as_jpeg: bool) -> str:
 
 def render(content: Plain, study: Plain, drawn: dict[str, list[Shown]]) -> str:
     """The HTML. Names of classes, losses and files are text, whatever they hold: all is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     failed = verdict.failures(content["runs"])
     # They have a place of their own on the page.
     said = [line for line in content["verdict"] if line not in failed]
-    return environment.get_template("report.html.jinja").render(
-        content=content,
-        study=study,
-        drawn=drawn,
-        failed=failed,
-        said=said,
-        tables=report_tables.tables(content),
-        pairs=tables.pairs(content["comparisons"]),
-        chains=tables.images(content["runs"]),
-        measure=tables.MEASURE,
+    return (
+        environment(TEMPLATES)
+        .get_template("report.html.jinja")
+        .render(
+            content=content,
+            study=study,
+            drawn=drawn,
+            failed=failed,
+            said=said,
+            tables=report_tables.tables(content),
+            pairs=tables.pairs(content["comparisons"]),
+            chains=tables.images(content["runs"]),
+            measure=tables.MEASURE,
+        )
     )
