@@ -199,7 +199,7 @@ def test_a_calibrated_graph_maps_scores_as_its_checkpoint(
     np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-5)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_a_graph_is_calibrated_by_what_it_finds_itself(
     command: Command, folder: Path, suffix: str
 ) -> None:
